@@ -1,0 +1,130 @@
+"""Typed configuration: a TOML file, then `section.key=value` overrides, checked as a whole.
+
+Entry point: `load(Model, path, overrides)`. Each package owns its config model, a subclass of `Config`;
+unknown keys are refused with a suggestion and all faults are reported at once. Nothing here is imported
+by `import criadero` or `--help`, because pydantic is slow to import.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from criadero import files
+from criadero.errors import ConfigError
+
+
+class Config(BaseModel):
+    """Base of every config model: frozen, unknown keys forbidden, no silent conversions of defaults."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
+
+
+C = TypeVar("C", bound=Config)
+
+
+def load(model: type[C], path: Path | None, overrides: Iterable[str] = ()) -> C:
+    """Read `path` (or start empty), apply `section.key=value` overrides, validate.
+
+    Raises:
+        ConfigError: the file is missing or not TOML, an override is malformed, or any value is at fault;
+            all faults of the values are listed in one message.
+    """
+    values = _read_toml(path) if path is not None else {}
+    for override in overrides:
+        _apply_override(values, override)
+    return validate(model, values, where=str(path) if path is not None else "the overrides")
+
+
+def validate(model: type[C], values: Mapping[str, Any], *, where: str) -> C:
+    """Check `values` against `model`, listing every fault at once.
+
+    Raises:
+        ConfigError: naming `where`, each key at fault, the value found and what was expected.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as problem:
+        faults = [_describe(model, fault) for fault in problem.errors(include_url=False)]
+        count = f"{len(faults)} fault" + ("s" if len(faults) > 1 else "")
+        raise ConfigError(f"{where} has {count}:\n" + "\n".join(f"  - {f}" for f in faults)) from None
+
+
+def to_values(config: Config) -> dict[str, Any]:
+    """Return the config as plain JSON-like values, unset options left out."""
+    return config.model_dump(mode="json", exclude_none=True)
+
+
+def save(config: Config, path: Path) -> None:
+    """Write the resolved config as TOML, so that `load` gives it back."""
+    files.write_text(path, tomli_w.dumps(to_values(config)))
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as stream:
+            return tomllib.load(stream)
+    except FileNotFoundError:
+        raise ConfigError(f"config file `{path}` does not exist", hint="ready ones are in configs/") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        raise ConfigError(f"`{path}` is not valid TOML: {problem}") from problem
+    except OSError as problem:
+        raise ConfigError(f"`{path}` cannot be read: {problem.strerror}") from problem
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not all(key.split(".")):
+        raise ConfigError(f"override `{override}` is not of the form `section.key=value`")
+    *sections, last = key.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"override `{override}`: `{section}` is a value, not a section")
+    values[last] = _parse_value(text)
+
+
+def _parse_value(text: str) -> Any:
+    """Read the right-hand side as TOML; anything that is not TOML is a plain string."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _describe(model: type[BaseModel], fault: Any) -> str:
+    place = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        known = _fields_at(model, fault["loc"][:-1])
+        close = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
+        return f"unknown key `{place}`" + (f", did you mean `{close[0]}`?" if close else "")
+    if fault["type"] == "missing":
+        return f"`{place}` is missing"
+    message = fault["msg"].removeprefix("Value error, ")
+    if isinstance(fault["input"], dict):
+        return f"`{place}`: {message}" if place else message
+    return f"`{place}` is {fault['input']!r}: {message}"
+
+
+def _fields_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
+    """Return the field names of the config model that sits at `location` below `model`."""
+    for part in location:
+        if isinstance(part, str) and part in model.model_fields:
+            nested = _model_in(model.model_fields[part].annotation)
+            if nested is None:
+                return []
+            model = nested
+    return list(model.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """Find the config model inside `X`, `X | None` or `list[X]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _model_in(part))), None)

@@ -1,0 +1,206 @@
+"""Files that are whole or absent: atomic writes, hashes, free space and safe paths.
+
+Entry points: `atomic_write` for one file, `atomic_folder` for many, `sha256_file`, `require_free_bytes`.
+Everything that must survive a kill -9 at any moment goes through here. `fault_point` names the moments
+at which tests interrupt a write; it does nothing otherwise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from criadero.errors import CriaderoError, DataError, ResourceError, RunError
+
+# Called with the name of each moment a write can be interrupted at; tests replace it.
+on_fault_point: Callable[[str], None] | None = None
+
+
+def fault_point(name: str) -> None:
+    """Name a moment at which a test may interrupt the process."""
+    if on_fault_point is not None:
+        on_fault_point(name)
+
+
+def temporary_path(final: Path) -> Path:
+    """Return the name beside `final` that this process writes to before the rename."""
+    return final.with_name(f"{final.name}.tmp-{os.getpid()}")
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make renames inside `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def fsync_file(path: Path) -> None:
+    """Make the content of a file that somebody else wrote durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file for binary writing that appears under `path` only when the block ends well.
+
+    Written aside, flushed, fsynced and renamed; on any error the old file stays and the new one is removed.
+    """
+    temporary = temporary_path(path)
+    try:
+        with temporary.open("wb") as stream:
+            yield stream
+            fault_point("file-written")
+            stream.flush()
+            os.fsync(stream.fileno())
+        fault_point("file-synced")
+        temporary.replace(path)
+        fsync_folder(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder that becomes `path` when the block ends well; it is removed otherwise.
+
+    Raises:
+        RunError: `path` exists already.
+    """
+    if path.exists():
+        raise RunError(f"`{path}` exists already", hint="choose another output folder or remove this one")
+    temporary = temporary_path(path)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                fsync_file(file)
+        commit_folder(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def commit_folder(temporary: Path, final: Path) -> None:
+    """Give a finished folder its final name, durably."""
+    fsync_folder(temporary)
+    fault_point("folder-written")
+    temporary.rename(final)
+    fsync_folder(final.parent)
+    fault_point("folder-renamed")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    with atomic_write(path) as stream:
+        stream.write(text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically, indented, keys in the order given."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path, *, max_bytes: int = 1 << 28, error: type[CriaderoError] = DataError) -> Any:
+    """Read a JSON file of bounded size.
+
+    Raises:
+        error: the file is missing, larger than `max_bytes`, or not JSON.
+    """
+    try:
+        size_bytes = path.stat().st_size
+        if size_bytes > max_bytes:
+            raise error(
+                f"`{path}` has {size_bytes:,} bytes, more than the {max_bytes:,} allowed for such a file"
+            )
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise error(f"`{path}` does not exist") from None
+    except (OSError, ValueError, RecursionError) as problem:
+        raise error(f"`{path}` is not readable JSON: {problem}") from problem
+
+
+def sha256_bytes(data: bytes) -> str:
+    """Return the hexadecimal sha256 of `data`."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Return the hexadecimal sha256 of a file's content."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def folder_bytes(folder: Path) -> int:
+    """Return the size of all files below `folder`, bytes."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def require_free_bytes(folder: Path, needed_bytes: int, *, purpose: str) -> None:
+    """Check that the file system of `folder` (or its nearest existing parent) has room.
+
+    Raises:
+        ResourceError: less than `needed_bytes` is free.
+    """
+    existing = folder
+    while not existing.exists():
+        existing = existing.parent
+    free_bytes = shutil.disk_usage(existing).free
+    if free_bytes < needed_bytes:
+        raise ResourceError(
+            f"{purpose} needs {format_bytes(needed_bytes)} in `{folder}`, "
+            f"{format_bytes(free_bytes)} are free",
+            hint="free some space or choose a folder on another disk",
+        )
+
+
+def require_writable_folder(folder: Path) -> None:
+    """Create `folder` if needed and prove that files can be written in it.
+
+    Raises:
+        RunError: it cannot be created or written.
+    """
+    probe = folder / f".probe-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as problem:
+        raise RunError(
+            f"`{folder}` cannot be written: {problem.strerror}",
+            hint="choose an output folder that you may write to",
+        ) from problem
+
+
+def safe_join(folder: Path, name: str) -> Path:
+    """Join a file name that came from outside to `folder`.
+
+    Raises:
+        DataError: the name leads out of the folder, is absolute, empty or holds a NUL.
+    """
+    candidate = folder / name
+    if not name or "\0" in name or not candidate.resolve().is_relative_to(folder.resolve()):
+        raise DataError(f"the file name {name!r} leads out of `{folder}`")
+    return candidate
+
+
+def format_bytes(size_bytes: float) -> str:
+    """Return a size for people: `3.1 GB`."""
+    for unit in ("bytes", "kB", "MB", "GB", "TB"):
+        if abs(size_bytes) < 1000:
+            return f"{size_bytes:.0f} {unit}" if unit == "bytes" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:.1f} PB"
