@@ -1,0 +1,37 @@
+# Two commands do everything on a fresh machine with Python 3.11+, make and a package index:
+#   make demo    train a small LLaMA on samples/ and let it talk
+#   make test    format, lint, types, all tests, the demo included
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
+
+.PHONY: demo test check setup soak benchmarks clean
+
+demo: $(STAMP)
+	$(BIN)/criadero demo configs/demo.toml
+
+test: check
+	$(BIN)/python -m pytest -m "not demo" -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -m demo
+
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+setup: $(STAMP)
+
+$(STAMP):
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "criadero needs Python 3.11 or newer; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	rm -f $(VENV)/.ready-*
+	touch $@
+
+soak: $(STAMP)
+	$(BIN)/python -m pytest tests/faults/soak.py --timeout 3600 -s
+
+clean:
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

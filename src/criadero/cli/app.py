@@ -1,0 +1,66 @@
+"""The `criadero` program: registers the verbs and turns errors into messages and exit codes.
+
+Exit codes: 0 done, 1 failed, 2 usage, 75 stopped early with everything saved.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from criadero import __version__
+from criadero.cli import chat, demo, doctor, generate, import_, runs, shards, tokenizer, train
+from criadero.cli.output import set_up_logging
+from criadero.errors import CriaderoError
+
+app = typer.Typer(
+    name="criadero",
+    help="Raise your own LLaMA: text -> tokenizer -> shards -> pretraining -> generation.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"criadero {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of errors.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Log warnings only.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    set_up_logging(quiet=quiet)
+
+
+app.command("demo")(demo.demo)
+app.command("doctor")(doctor.doctor)
+app.command("runs")(runs.runs)
+app.add_typer(tokenizer.app, name="tokenizer")
+app.add_typer(shards.app, name="shards")
+app.command("train")(train.train)
+app.command("generate")(generate.generate)
+app.command("chat")(chat.chat)
+app.command("import")(import_.import_)
+
+
+def main() -> None:
+    """Run the program; the entry point of `criadero` and `python -m criadero`."""
+    try:
+        app()
+    except CriaderoError as problem:
+        if "--debug" in sys.argv:
+            raise
+        typer.echo(f"error: {problem}", err=True)
+        sys.exit(problem.exit_code)
+    except BrokenPipeError:
+        # The reader of our stdout has left (`| head`); that is its right.
+        sys.stderr.close()
+        sys.exit(1)

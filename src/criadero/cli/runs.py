@@ -1,0 +1,84 @@
+"""`criadero runs`: lists, compares and follows runs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from criadero.cli.output import print_json
+
+if TYPE_CHECKING:
+    from criadero.runs import RunSummary
+
+_FOLLOW_SECONDS = 1.0
+
+
+def runs(
+    folder: Annotated[Path, typer.Argument(help="A folder of runs, or one run.")] = Path("runs"),
+    compare: Annotated[bool, typer.Option("--compare", help="Also show the settings that differ.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Print one run's metrics as they come.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """List runs with their state, loss and speed; compare their settings; follow one."""
+    from criadero.runs import differing_settings, list_runs
+
+    if follow:
+        _follow(folder)
+        return
+    summaries = list_runs(folder)
+    differences = differing_settings([folder / run.name for run in summaries]) if compare else {}
+    if json:
+        print_json({"runs": [asdict(run) for run in summaries], "differences": differences})
+        return
+    _print_table(summaries)
+    for key, values in differences.items():
+        typer.echo(
+            f"{key}: " + ", ".join(f"{run.name}={v}" for run, v in zip(summaries, values, strict=True))
+        )
+
+
+def _print_table(summaries: list[RunSummary]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("run", "state", "step", "tokens", "loss", "held-out bits/byte", "tokens/s", "energy")
+    for run in summaries:
+        table.add_row(
+            run.name,
+            run.state,
+            str(run.step),
+            _number(run.tokens, ",.0f"),
+            _number(run.loss, ".4f"),
+            _number(run.heldout_bits_per_byte, ".4f"),
+            _number(run.tokens_per_second, ",.0f"),
+            _number(None if run.joules is None else run.joules / 3.6e6, ".4f", " kWh"),
+        )
+    Console().print(table)
+
+
+def _number(value: float | None, form: str, unit: str = "") -> str:
+    return "-" if value is None else format(value, form) + unit
+
+
+def _follow(folder: Path) -> None:
+    """Print each new metrics line until the run is no longer running."""
+    import json
+    import time
+
+    from criadero.runs import METRICS, read_metrics, summarise
+
+    shown = 0
+    while True:
+        state = summarise(folder).state
+        rows = list(read_metrics(folder / METRICS))
+        for row in rows[shown:]:
+            typer.echo(json.dumps(row))
+        shown = len(rows)
+        if state != "running":
+            return
+        time.sleep(_FOLLOW_SECONDS)

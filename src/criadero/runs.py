@@ -1,0 +1,274 @@
+"""The run folder: one training run's config, lock, status, metrics, checkpoints and model.
+
+    runs/NAME/config.toml        the resolved config
+    runs/NAME/environment.json   versions, git commit, host
+    runs/NAME/run.lock           who writes here: host, pid, start time
+    runs/NAME/status.json        running | finished | stopped | failed, and at which step
+    runs/NAME/metrics.jsonl      one JSON object a line, each with its `step`
+    runs/NAME/energy.jsonl       the energy ledger
+    runs/NAME/checkpoints/  model/  loss.png
+
+Entry points: `RunFolder` for the one writer, `summarise` and `list_runs` for readers.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+from criadero import files
+from criadero.errors import RunError
+from criadero.notices import say_once
+
+METRICS = "metrics.jsonl"
+STATES = ("running", "finished", "stopped", "failed")
+
+
+class RunLock:
+    """Exclusive right to write a run folder, held until `release` or the end of the process.
+
+    The kernel lock ends with its process, so a lock left by a killed run on this host is taken over;
+    one written by another host cannot be judged from here and is refused.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "run.lock"
+        self._stream: IO[str] | None = None
+
+    def acquire(self) -> None:
+        """Take the lock.
+
+        Raises:
+            RunError: another live process, or a process on another host, holds it.
+        """
+        stream = self.path.open("a+")
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._refuse(stream)
+        stream.seek(0)
+        holder = stream.read().strip()
+        if holder and _identity_field(holder, "host") != socket.gethostname():
+            self._refuse(stream)
+        if holder:
+            say_once(f"taking over the lock a dead process left on `{self.path.parent}`: {holder}")
+        stream.truncate(0)
+        stream.write(json.dumps(_own_identity()))
+        stream.flush()
+        self._stream = stream
+
+    def _refuse(self, stream: IO[str]) -> NoReturn:
+        stream.seek(0)
+        holder = stream.read().strip()
+        stream.close()
+        raise RunError(
+            f"`{self.path.parent}` is being written by {holder or 'another process'}; "
+            f"this is {json.dumps(_own_identity())}",
+            hint=f"wait for it or choose another run folder; if it is surely dead, remove `{self.path}`",
+        )
+
+    def release(self) -> None:
+        """Give the lock back."""
+        if self._stream is not None:
+            self._stream.truncate(0)
+            self._stream.close()
+            self._stream = None
+
+    def is_held(self) -> bool:
+        """Whether a live process on this host holds the lock."""
+        try:
+            with self.path.open("r") as stream:
+                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return False
+
+
+class RunFolder:
+    """The folder of one run, opened by its one writer (rank 0)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.model = path / "model"
+        self.metrics_path = path / METRICS
+        self._lock = RunLock(path)
+        self._metrics: IO[str] | None = None
+
+    def open(self) -> None:
+        """Create the folder, prove it is writable and take its lock.
+
+        Raises:
+            RunError: it cannot be written, or somebody else writes it.
+        """
+        files.require_writable_folder(self.path)
+        self._lock.acquire()
+        files.write_json(self.path / "environment.json", describe_environment())
+
+    def close(self) -> None:
+        """Close the metrics and give the lock back."""
+        if self._metrics is not None:
+            self._metrics.close()
+            self._metrics = None
+        self._lock.release()
+
+    def set_status(self, state: str, step: int, **details: Any) -> None:
+        """Write status.json; `state` is one of STATES."""
+        assert state in STATES
+        files.write_json(
+            self.path / "status.json", {"state": state, "step": step, "time": time.time(), **details}
+        )
+
+    def start_metrics(self, resumed_step: int) -> None:
+        """Open metrics.jsonl for appending, without lines after `resumed_step` and without a torn one."""
+        kept = [row for row in read_metrics(self.metrics_path) if row["step"] <= resumed_step]
+        files.write_text(self.metrics_path, "".join(json.dumps(row) + "\n" for row in kept))
+        self._metrics = self.metrics_path.open("a")
+
+    def write_metrics(self, step: int, values: Mapping[str, Any]) -> None:
+        """Append one line; it is in the kernel's hands when this returns."""
+        assert self._metrics is not None
+        self._metrics.write(json.dumps({"step": step, **values}) + "\n")
+        self._metrics.flush()
+
+
+def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the metrics of a run, stopping at a torn last line; nothing if the file is missing."""
+    if not path.exists():
+        return
+    with path.open() as stream:
+        for line in stream:
+            try:
+                row = json.loads(line)
+            except ValueError:
+                return
+            yield row
+
+
+def describe_environment() -> dict[str, Any]:
+    """Return versions, git commit, host and command of this process."""
+    packages = ("criadero", "torch", "numpy", "sentencepiece", "kitoken", "tokenizers", "safetensors")
+    versions = {name: metadata.version(name) for name in packages}
+    return {
+        **_own_identity(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "versions": versions,
+        "git_commit": git_commit(),
+        "executable": Path(sys.executable).name,
+    }
+
+
+def git_commit() -> str | None:
+    """Return the commit of the source tree this package runs from, None outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+def _own_identity() -> dict[str, Any]:
+    return {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def _identity_field(holder: str, field: str) -> Any:
+    try:
+        return json.loads(holder).get(field)
+    except ValueError:
+        return None
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a list of runs shows of one; None where the run has not got so far."""
+
+    name: str
+    state: str
+    step: int
+    tokens: int | None
+    loss: float | None
+    heldout_bits_per_byte: float | None
+    tokens_per_second: float | None
+    joules: float | None
+
+
+def summarise(folder: Path) -> RunSummary:
+    """Read one run folder without touching it.
+
+    Raises:
+        RunError: it is not a run folder.
+    """
+    status_path = folder / "status.json"
+    if not status_path.exists():
+        raise RunError(f"`{folder}` is not a run folder: it has no status.json")
+    status = files.read_json(status_path, error=RunError)
+    state = status["state"]
+    if state == "running" and not RunLock(folder).is_held():
+        state = "killed"
+    last: dict[str, Any] = {}
+    for row in read_metrics(folder / METRICS):
+        last |= row
+    return RunSummary(
+        name=folder.name,
+        state=state,
+        step=last.get("step", status["step"]),
+        tokens=last.get("tokens"),
+        loss=last.get("loss"),
+        heldout_bits_per_byte=last.get("heldout_bits_per_byte"),
+        tokens_per_second=last.get("tokens_per_second"),
+        joules=last.get("joules"),
+    )
+
+
+def list_runs(folder: Path) -> list[RunSummary]:
+    """Summarise every run folder directly below `folder` (or `folder` itself), by name.
+
+    Raises:
+        RunError: the folder does not exist.
+    """
+    if not folder.is_dir():
+        raise RunError(
+            f"`{folder}` does not exist", hint="runs are written by `criadero train` and `criadero demo`"
+        )
+    if (folder / "status.json").exists():
+        return [summarise(folder)]
+    return [summarise(path) for path in sorted(folder.iterdir()) if (path / "status.json").exists()]
+
+
+def differing_settings(folders: list[Path]) -> dict[str, list[Any]]:
+    """Return the settings in which the configs of several runs differ: dotted key -> one value a run."""
+    flat = [_flatten(tomllib.loads((folder / "config.toml").read_text())) for folder in folders]
+    keys = sorted(set().union(*flat))
+    rows = {key: [settings.get(key) for settings in flat] for key in keys}
+    return {key: values for key, values in rows.items() if any(value != values[0] for value in values)}
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

@@ -1,0 +1,1 @@
+"""Pretraining: config, loss, optimizer, schedule, the state that survives a restart, and the loop."""

@@ -1,0 +1,127 @@
+"""The config of a training run: `RunConfig` is what a TOML file in configs/ holds.
+
+Defaults are the paper's (LLaMA 2.3); each section's model belongs to the package that uses it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+from criadero.carbon.config import CarbonConfig
+from criadero.checkpoint.config import CheckpointConfig
+from criadero.config import Config
+from criadero.model.config import ModelConfig
+from criadero.parallel.config import ParallelConfig
+from criadero.shards.config import DataConfig
+
+
+class FolderConfig(Config):
+    """Section [run]: where the run is written and who else receives its metrics."""
+
+    folder: Path
+    sinks: tuple[str, ...] = ()
+    log_seconds: float = Field(default=5.0, gt=0)
+
+
+class OptimizerConfig(Config):
+    """Section [optimizer]: AdamW (LLaMA 2.3). eps and what is decayed are open in the paper.
+
+    Decayed are all matrices, embeddings included; the norms' gains are not.
+    """
+
+    learning_rate: float = Field(default=3e-4, gt=0)
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.95, ge=0, lt=1)
+    eps: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.1, ge=0)
+    clip_norm: float = Field(default=1.0, gt=0)
+
+
+class ScheduleConfig(Config):
+    """Section [schedule]: warm-up, then cosine to `final_ratio` of the maximum, or WSD.
+
+    WSD (warm-up, stable, decay) holds the maximum and falls linearly over the last `decay_fraction`.
+    """
+
+    kind: Literal["cosine", "wsd"] = "cosine"
+    warmup_steps: int = Field(default=2000, ge=0)
+    final_ratio: float = Field(default=0.1, ge=0, le=1)
+    decay_fraction: float = Field(default=0.1, gt=0, le=1)
+
+
+class TrainingConfig(Config):
+    """Section [train]: the budget, the batch and what to do when numbers go wrong.
+
+    A step is one optimizer step over `batch_tokens` tokens, made of micro-batches of
+    `micro_batch_sequences` sequences a rank.
+    """
+
+    tokens: PositiveInt
+    batch_tokens: PositiveInt = 4_194_304
+    micro_batch_sequences: PositiveInt = 8
+    seed: int = Field(default=0, ge=0)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    compute_dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    compile: bool = False
+    loss_chunk_tokens: PositiveInt = 2048
+    timeout_seconds: PositiveInt = 600
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    on_spike: Literal["report", "skip"] = "report"
+    spike_factor: float = Field(default=10.0, gt=1)
+    skip_budget: int = Field(default=10, ge=0)
+
+
+class HeldOutConfig(Config):
+    """Section [heldout]: held-out loss while training; 0 steps means only at the end."""
+
+    every_steps: int = Field(default=1000, ge=0)
+    tokens: PositiveInt = 1_000_000
+
+
+class RunConfig(Config):
+    """Everything one training run depends on."""
+
+    run: FolderConfig
+    model: ModelConfig
+    tokenizer: Path
+    initial_model: Path | None = None
+    data: DataConfig
+    train: TrainingConfig
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    heldout: HeldOutConfig = HeldOutConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    parallel: ParallelConfig = ParallelConfig()
+    carbon: CarbonConfig = CarbonConfig()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> RunConfig:
+        if self.train.batch_tokens % self.data.seq_len:
+            raise ValueError(
+                f"train.batch_tokens ({self.train.batch_tokens}) must be a multiple of "
+                f"data.seq_len ({self.data.seq_len})"
+            )
+        if self.data.seq_len > self.model.max_seq_len:
+            raise ValueError(
+                f"data.seq_len ({self.data.seq_len}) is longer than "
+                f"model.max_seq_len ({self.model.max_seq_len})"
+            )
+        if self.train.tokens < self.train.batch_tokens:
+            raise ValueError(
+                f"train.tokens ({self.train.tokens}) is less than one step of "
+                f"train.batch_tokens ({self.train.batch_tokens})"
+            )
+        return self
+
+    @property
+    def batch_sequences(self) -> int:
+        """Sequences in one step, over all ranks."""
+        return self.train.batch_tokens // self.data.seq_len
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps in the budget."""
+        return self.train.tokens // self.train.batch_tokens

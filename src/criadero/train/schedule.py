@@ -1,0 +1,36 @@
+"""Learning rate as a pure function of the step (LLaMA 2.3)."""
+
+from __future__ import annotations
+
+import math
+
+from criadero.train.config import ScheduleConfig
+
+
+def learning_rate(step: int, *, maximum: float, total_steps: int, schedule: ScheduleConfig) -> float:
+    """Return the rate of optimizer step `step` (0 is the first) of `total_steps`.
+
+    The first warm-up step has 1/warmup_steps of the maximum, the last step of the run is
+    at `final_ratio` of it.
+    """
+    if step < schedule.warmup_steps:
+        return maximum * (step + 1) / schedule.warmup_steps
+    if schedule.kind == "cosine":
+        ratio = _cosine(_progress(step, start=schedule.warmup_steps, total_steps=total_steps), schedule)
+    else:
+        decay_steps = max(1, round(schedule.decay_fraction * total_steps))
+        ratio = _linear(_progress(step, start=total_steps - decay_steps, total_steps=total_steps), schedule)
+    return maximum * ratio
+
+
+def _progress(step: int, *, start: int, total_steps: int) -> float:
+    """Share of the decay that is done at `step`: 0 up to `start`, 1 at the last step."""
+    return min(1.0, max(0.0, (step - start) / max(1, total_steps - 1 - start)))
+
+
+def _cosine(progress: float, schedule: ScheduleConfig) -> float:
+    return schedule.final_ratio + (1 - schedule.final_ratio) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def _linear(progress: float, schedule: ScheduleConfig) -> float:
+    return 1 - (1 - schedule.final_ratio) * progress

@@ -1,0 +1,38 @@
+"""What all tests share: quiet threads, no network hubs, and skips that count as failures in CI."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Two xdist workers share two cores; torch would start two threads in each.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+EXPECTED_SKIPS = Path(__file__).parent / "expected_skips.txt"
+_skipped: dict[str, str] = {}
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        _skipped[report.nodeid] = reason
+
+
+def expected_skips() -> set[str]:
+    """Return the node ids that may be skipped in CI; each line is `NODEID  # reason`."""
+    lines = EXPECTED_SKIPS.read_text().splitlines()
+    return {line.split("#")[0].strip() for line in lines if line.strip() and not line.startswith("#")}
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    unexpected = {test: reason for test, reason in _skipped.items() if test not in expected_skips()}
+    if os.environ.get("CI") and unexpected and not hasattr(session.config, "workerinput"):
+        print("\nskipped in CI but not listed in tests/expected_skips.txt:")
+        for test, reason in unexpected.items():
+            print(f"  {test}: {reason}")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
