@@ -1,8 +1,8 @@
 """Byte-level BPE tokenizers (GPT-2's kind, as in SmolLM2 and Llama 3), read from a `tokenizer.json`.
 
-Entry points: `ByteBPETokenizer.from_file` and `byte_bpe_from_vocabulary`, which writes the `tokenizer.json`
-of a vocabulary that came in a GGUF file. The `tokenizers` library encodes, told to treat control tokens
+Entry point: `ByteBPETokenizer.from_file`. The `tokenizers` library encodes, told to treat control tokens
 spelled in a text as plain text; as a second lock, ids of control tokens in its output are an error.
+byte_bpe_table.py writes such a file for a vocabulary that came in a GGUF file.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 from criadero import files
 from criadero.errors import TokenizerError
+from criadero.tokenizer.byte_bpe_table import byte_alphabet
 from criadero.tokenizer.special import is_control_name
 from criadero.tokenizer.stream import TokenBytes
 from criadero.tokenizer.tokenizer import MAX_VOCAB_SIZE, Tokenizer, read_bounded
@@ -56,6 +57,7 @@ class ByteBPETokenizer(Tokenizer):
         self.token_bytes = _token_bytes(self._pieces, values, set(self.special_tokens.values()))
         self._controls = frozenset(self.special_tokens.values())
         self._library = _library_tokenizer(values, where)
+        self.adds_bos = self.bos_id is not None and self._library.encode("").ids[:1] == [self.bos_id]
 
     @classmethod
     def from_file(cls, path: Path) -> ByteBPETokenizer:
@@ -86,6 +88,7 @@ class ByteBPETokenizer(Tokenizer):
         ids = {"bos_token": self.bos_id, "eos_token": self.eos_id}
         config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
         config |= {key: self._pieces[index] for key, index in ids.items() if index is not None}
+        config |= {"add_bos_token": self.adds_bos, "add_eos_token": False}
         config |= {"clean_up_tokenization_spaces": False, "model_max_length": 1_000_000_000}
         files.write_json(folder / "tokenizer_config.json", config)
 
@@ -122,7 +125,7 @@ def _checked(table: bytes, where: str) -> dict[str, Any]:
         )
     if not isinstance(values.get("added_tokens") or [], list):
         raise TokenizerError(f"{where} has malformed added tokens")
-    return values
+    return dict(values)
 
 
 def _types_in(decoder: Any) -> set[str]:
@@ -157,14 +160,6 @@ def _mark_controls(values: dict[str, Any], named: set[str | None]) -> dict[str, 
             entry["special"] = True
             found[name] = entry["id"]
     return found
-
-
-def byte_alphabet() -> dict[str, int]:
-    """Return GPT-2's table from the characters that spell pieces to the bytes they stand for."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    table = {chr(byte): byte for byte in printable}
-    return table | {chr(256 + n): byte for n, byte in enumerate(others)}
 
 
 def _token_bytes(pieces: Sequence[str], values: dict[str, Any], controls: set[int]) -> TokenBytes:

@@ -66,7 +66,7 @@ def bpe_table(proto: Any, *, added: Mapping[str, int], bos_id: int | None) -> di
         "added_tokens": _added_token_entries(proto, added),
         "normalizer": {"type": "Sequence", "normalizers": [*prefix, blanks]},
         "pre_tokenizer": None,
-        "post_processor": None if bos_id is None else _opening(pieces[bos_id], bos_id),
+        "post_processor": None if bos_id is None else opening(pieces[bos_id], bos_id),
         "decoder": {
             "type": "Sequence",
             "decoders": [
@@ -128,7 +128,7 @@ def added_token(index: int, name: str, *, special: bool) -> dict[str, Any]:
     }
 
 
-def _opening(name: str, bos_id: int) -> dict[str, Any]:
+def opening(name: str, bos_id: int) -> dict[str, Any]:
     """Return the post-processor that opens every sequence with the bos token, as LLaMA's does."""
     bos = {"SpecialToken": {"id": name, "type_id": 0}}
     return {

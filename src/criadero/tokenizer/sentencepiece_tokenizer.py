@@ -82,6 +82,7 @@ class SentencePieceTokenizer(Tokenizer):
         self.special_tokens = _special_tokens(proto) | self._added
         self.bos_id = _control_id(proto, proto.trainer_spec.bos_id, "<s>")
         self.eos_id = _control_id(proto, proto.trainer_spec.eos_id, "</s>")
+        self.adds_bos = self.bos_id is not None
         self.token_bytes = _token_bytes(proto, len(self._added))
         encoding_model = _without_control_text(proto, model)
         self._reference = _reference_encoder(encoding_model, where)
@@ -170,7 +171,7 @@ def _reference_encoder(model: bytes, where: str) -> Callable[[str], list[int]]:
         processor.LoadFromSerializedProto(model)
     except (RuntimeError, ValueError, TypeError, OSError) as problem:
         raise TokenizerError(f"{where} is refused by SentencePiece: {problem}") from None
-    return processor.EncodeAsIds  # type: ignore[no-any-return]
+    return processor.EncodeAsIds
 
 
 def _fast_encoder(model: bytes) -> Callable[[str], list[int]] | None:
@@ -183,7 +184,7 @@ def _fast_encoder(model: bytes) -> Callable[[str], list[int]] | None:
         return None
 
     def fast(text: str) -> list[int]:
-        return encode(text, False)  # type: ignore[no-any-return]
+        return encode(text, False)
 
     return fast
 

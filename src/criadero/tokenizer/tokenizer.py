@@ -28,6 +28,7 @@ class Tokenizer(ABC):
         kind: "sentencepiece" or "byte-bpe".
         vocab_size: number of ids; every id is in 0 .. vocab_size - 1.
         bos_id, eos_id: ids that open and close a document, None where the vocabulary has none.
+        adds_bos: whether models of this vocabulary expect every text to open with `bos_id`.
         special_tokens: name to id of every control token.
         sha256: hash of the defining file, hexadecimal.
         token_bytes: the UTF-8 bytes behind each id.
@@ -37,6 +38,7 @@ class Tokenizer(ABC):
     vocab_size: int
     bos_id: int | None
     eos_id: int | None
+    adds_bos: bool
     special_tokens: Mapping[str, int]
     sha256: str
     token_bytes: TokenBytes

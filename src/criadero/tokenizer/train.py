@@ -131,7 +131,8 @@ def _training_error(message: str, vocab_size: int) -> TokenizerError:
     limit = re.search(r"<= (\d+)", message)
     if limit is not None:
         return TokenizerError(
-            f"a vocabulary of {vocab_size:,} is too large for this text, which gives at most {int(limit[1]):,}",
+            f"a vocabulary of {vocab_size:,} is too large for this text, "
+            f"which gives at most {int(limit[1]):,}",
             hint=f"set vocab_size to {limit[1]} or less, or train on more text",
         )
     needed = re.search(r"smaller than required_chars\. (\d+) vs (\d+)", message)

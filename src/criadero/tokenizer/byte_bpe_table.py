@@ -1,0 +1,119 @@
+"""The `tokenizer.json` of a byte-level BPE vocabulary that is known only as tokens and merges.
+
+Entry point: `byte_bpe_from_vocabulary`, used for GGUF files, which name their pre-tokenizer (how text is cut
+into words before merging) instead of describing it. The three that LLaMA's heirs use are known here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from criadero.errors import TokenizerError
+from criadero.tokenizer.huggingface import added_token, opening
+from criadero.tokenizer.sentencepiece_model import CONTROL, UNKNOWN, USER_DEFINED
+
+_LLAMA3_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+
+# By GGUF's name (tokenizer.ggml.pre): the steps, and whether a word that is a whole token skips the merges.
+_PRE_TOKENIZERS: dict[str, tuple[list[dict[str, Any]], bool]] = {
+    "gpt-2": ([_BYTE_LEVEL], False),
+    "smollm": ([{"type": "Digits", "individual_digits": True}, _BYTE_LEVEL], False),
+    "llama-bpe": (
+        [
+            {
+                "type": "Split",
+                "pattern": {"Regex": _LLAMA3_WORDS},
+                "behavior": "Isolated",
+                "invert": False,
+            },
+            _BYTE_LEVEL | {"use_regex": False},
+        ],
+        True,
+    ),
+}
+_OTHER_NAMES = {"llama3": "llama-bpe", "llama-v3": "llama-bpe", "gpt2": "gpt-2"}
+
+
+def byte_bpe_from_vocabulary(
+    tokens: Sequence[str],
+    merges: Sequence[str],
+    *,
+    token_types: Sequence[int],
+    pre: str,
+    opening_id: int | None = None,
+) -> bytes:
+    """Return the content of a `tokenizer.json` for `ByteBPETokenizer`.
+
+    Args:
+        tokens: one per id, in GPT-2's byte alphabet.
+        merges: "left right", best first.
+        token_types: numbered as in GGUF: 1 normal, 2 unknown, 3 control, 4 user defined.
+        pre: name of the pre-tokenizer as GGUF spells it.
+        opening_id: token that opens every text, None for none.
+
+    Raises:
+        TokenizerError: lengths that differ, a malformed merge, an unknown pre-tokenizer.
+    """
+    if len(tokens) != len(token_types):
+        raise TokenizerError(f"the vocabulary has {len(tokens)} tokens and {len(token_types)} types")
+    if opening_id is not None and not 0 <= opening_id < len(tokens):
+        raise TokenizerError(f"the opening token {opening_id} is outside the vocabulary of {len(tokens)}")
+    steps, ignore_merges = _pre_tokenizer(pre)
+    table = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            added_token(index, tokens[index], special=kind != USER_DEFINED)
+            for index, kind in enumerate(token_types)
+            if kind in (UNKNOWN, CONTROL, USER_DEFINED)
+        ],
+        "normalizer": None,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": steps},
+        "post_processor": None if opening_id is None else opening(tokens[opening_id], opening_id),
+        "decoder": _BYTE_LEVEL,
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": ignore_merges,
+            "vocab": {token: index for index, token in enumerate(tokens)},
+            "merges": [_pair(merge) for merge in merges],
+        },
+    }
+    return json.dumps(table, ensure_ascii=False).encode("utf-8", "replace")
+
+
+def byte_alphabet() -> dict[str, int]:
+    """Return GPT-2's table from the characters that spell tokens to the bytes they stand for."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    table = {chr(byte): byte for byte in printable}
+    return table | {chr(256 + n): byte for n, byte in enumerate(others)}
+
+
+def _pre_tokenizer(name: str) -> tuple[list[dict[str, Any]], bool]:
+    found = _PRE_TOKENIZERS.get(_OTHER_NAMES.get(name, name))
+    if found is None:
+        raise TokenizerError(
+            f"the pre-tokenizer {name!r} is not known, expected one of {', '.join(sorted(_PRE_TOKENIZERS))}",
+            hint="use the same model in Hugging Face form, whose tokenizer.json describes it",
+        )
+    return found
+
+
+def _pair(merge: str) -> list[str]:
+    left, blank, right = merge.partition(" ")
+    if not (left and blank and right) or " " in right:
+        raise TokenizerError(f"the merge {merge!r} is not two tokens with a blank between")
+    return [left, right]
