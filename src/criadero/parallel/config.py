@@ -1,0 +1,39 @@
+"""How the ranks of a run are laid out. Owned by `parallel`, the `[parallel]` section of a training config."""
+
+from __future__ import annotations
+
+from pydantic import Field, field_validator
+
+from criadero.config import Config
+
+
+class ParallelConfig(Config):
+    """Layout of the ranks: replicas x shards x tensor parallel.
+
+    Attributes:
+        dp_replicate: groups of ranks that each hold a full, sharded copy of the model.
+        dp_shard: ranks that share one copy (FSDP2); -1 takes all that are left.
+        tp: ranks that share each matrix product; only 1 in this release.
+        timeout_seconds: how long a collective may wait for another rank.
+        compile: compile each layer with `torch.compile`; needs a C++ compiler.
+    """
+
+    dp_replicate: int = Field(default=1, ge=1)
+    dp_shard: int = Field(default=-1, ge=-1)
+    tp: int = Field(default=1, ge=1)
+    timeout_seconds: float = Field(default=600.0, gt=0, le=86400)
+    compile: bool = False
+
+    @field_validator("dp_shard")
+    @classmethod
+    def _not_zero(cls, value: int) -> int:
+        if value == 0:
+            raise ValueError("should be at least 1, or -1 for all ranks that are left")
+        return value
+
+    @field_validator("tp")
+    @classmethod
+    def _tensor_parallel_is_to_come(cls, value: int) -> int:
+        if value > 1:
+            raise ValueError("tensor parallelism comes with a later release; use 1 and shard with `dp_shard`")
+        return value

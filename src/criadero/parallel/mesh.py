@@ -1,0 +1,80 @@
+"""The grid of ranks. Entry point: `build_mesh`, called inside `launch.distributed`.
+
+The mesh is always explicit and always has the same three dimensions, on one rank as on thousands:
+`dp_replicate` x `dp_shard` x `tp`, the last one fastest, so that tensor parallel ranks are neighbours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+from criadero.errors import DistributedError
+from criadero.parallel.config import ParallelConfig
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """The ranks as a grid, and this rank's place in it.
+
+    Attributes:
+        device: this rank's own device.
+        grid: all ranks, dimensions `dp_replicate`, `dp_shard`, `tp`.
+        data_parallel: the ranks that read different samples, one dimension `dp` (replicate x shard).
+        dp_rank: which part of each global batch this rank reads.
+        dp_size: into how many parts each global batch is cut.
+    """
+
+    device: torch.device
+    grid: DeviceMesh
+    data_parallel: DeviceMesh
+    dp_rank: int
+    dp_size: int
+
+    @property
+    def sharding(self) -> DeviceMesh:
+        """What `fully_shard` takes: 1-D, or 2-D (hybrid sharding) if there are replicas."""
+        if self.grid["dp_replicate"].size() == 1:
+            return self.grid["dp_shard"]
+        return self.grid["dp_replicate", "dp_shard"]
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the rank that writes logs, metrics and manifests."""
+        return dist.get_rank() == 0
+
+
+def build_mesh(config: ParallelConfig, device: torch.device) -> Mesh:
+    """Lay the grid over all ranks of the process group.
+
+    Raises:
+        DistributedError: the dimensions do not multiply to the number of ranks.
+    """
+    shape = _shape(config, dist.get_world_size())
+    grid = init_device_mesh(device.type, shape, mesh_dim_names=("dp_replicate", "dp_shard", "tp"))
+    data_parallel = grid["dp_replicate", "dp_shard"]._flatten("dp")
+    for mesh in (grid, data_parallel):
+        _set_timeout(mesh, config.timeout_seconds)
+    return Mesh(device, grid, data_parallel, data_parallel.get_local_rank(), data_parallel.size())
+
+
+def _shape(config: ParallelConfig, world_size: int) -> tuple[int, int, int]:
+    fixed = config.dp_replicate * config.tp
+    dp_shard = world_size // fixed if config.dp_shard == -1 else config.dp_shard
+    if fixed * dp_shard != world_size:
+        raise DistributedError(
+            f"dp_replicate={config.dp_replicate} x dp_shard={config.dp_shard} x tp={config.tp} "
+            f"does not give the {world_size} ranks that were started",
+            hint="leave dp_shard at -1 to use all ranks",
+        )
+    return config.dp_replicate, dp_shard, config.tp
+
+
+def _set_timeout(mesh: DeviceMesh, timeout_seconds: float) -> None:
+    """Give the groups of a mesh the run's timeout: new groups start with torch's own, up to 30 minutes."""
+    for group in mesh.get_all_groups():
+        dist.distributed_c10d._set_pg_timeout(timedelta(seconds=timeout_seconds), group)

@@ -1,0 +1,102 @@
+"""A model spread over the mesh with FSDP2. Entry points: `compile_layers`, then `parallelize`, `no_sync`.
+
+Weights and gradients stay float32 and sharded; each layer is gathered in the compute dtype while it works.
+Gradients are summed over ranks, not averaged: the loss of each rank is already divided by the number of
+valid tokens of the whole global batch, so uneven batches weigh every token the same.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+
+from criadero.notices import say_once
+from criadero.parallel.mesh import Mesh
+
+
+def parallelize(
+    model: nn.Module,
+    mesh: Mesh,
+    *,
+    param_dtype: torch.dtype,
+    reduce_dtype: torch.dtype = torch.float32,
+) -> None:
+    """Shard `model` in place: each of `model.layers`, then what is left (embedding, last norm, output).
+
+    Args:
+        model: float32 parameters, on any device (meta too); must have an iterable `layers` of modules.
+        mesh: parameters become DTensors on `mesh.sharding`, cut along their first dimension.
+        param_dtype: what layers compute in; gathered weights are cast to it.
+        reduce_dtype: what gradients are summed in.
+    """
+    # Inputs are not cast: tokens are whole numbers and the rotary tables that layers receive stay float32.
+    policy = MixedPrecisionPolicy(
+        param_dtype=param_dtype, reduce_dtype=reduce_dtype, cast_forward_inputs=False
+    )
+    for module in (*layers_of(model), model):
+        fully_shard(module, mesh=mesh.sharding, mp_policy=policy)
+    for module in _sharded(model):
+        module.set_gradient_divide_factor(1.0)
+        # gloo refuses the multiply-and-sum that the line above asks for by itself; a plain sum is the same.
+        module.set_force_sum_reduction_for_comms(True)
+
+
+def layers_of(model: nn.Module) -> list[nn.Module]:
+    """Return the repeated blocks of `model`, each of which is sharded and compiled on its own."""
+    layers = model.layers
+    assert isinstance(layers, nn.ModuleList)
+    return list(layers)
+
+
+def _sharded(model: nn.Module) -> Iterator[FSDPModule]:
+    return (module for module in model.modules() if isinstance(module, FSDPModule))
+
+
+@contextmanager
+def no_sync(model: nn.Module) -> Iterator[None]:
+    """Accumulate gradients of a backward inside the block without communication.
+
+    For all micro-batches but the last. Each rank then holds full gradients in the reduce dtype until the
+    backward outside the block adds them up over ranks.
+    """
+    assert isinstance(model, FSDPModule)
+    model.set_requires_gradient_sync(False)
+    try:
+        yield
+    finally:
+        model.set_requires_gradient_sync(True)
+
+
+def compile_layers(model: nn.Module) -> bool:
+    """Compile each layer in place, names of parameters unchanged; to be called before `parallelize`.
+
+    Returns:
+        False if this machine cannot compile: then the model runs as it is, and that is said once.
+    """
+    problem = _why_not_compile(next(model.parameters()).device)
+    if problem is not None:
+        say_once(f"compilation is off: {problem}; training works without it, somewhat slower")
+        return False
+    for layer in layers_of(model):
+        layer.compile()
+    return True
+
+
+def _why_not_compile(device: torch.device) -> str | None:
+    if not any(shutil.which(name) for name in ("g++", "c++", "clang++", "clang")):
+        return "no C++ compiler (g++ or clang) is installed"
+    device = torch.device("cpu") if device.type == "meta" else device
+    try:
+        torch.compile(_one_more)(torch.zeros(2, device=device))
+    except Exception as problem:
+        return f"the compiler failed ({type(problem).__name__}: {str(problem).strip().splitlines()[0]})"
+    return None
+
+
+def _one_more(value: torch.Tensor) -> torch.Tensor:
+    return value + 1
