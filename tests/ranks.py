@@ -95,9 +95,10 @@ def _rank(
     launch = Launch(rank, rank, world_size, address)
     try:
         function = _import(*where)
-        config = ParallelConfig(**{"timeout_seconds": 30, **parallel})
-        with distributed(launch, torch.device("cpu"), timeout_seconds=config.timeout_seconds) as device:
-            value = function(build_mesh(config, device), *args)
+        with distributed(launch, torch.device("cpu"), timeout_seconds=30) as device:
+            mesh = build_mesh(ParallelConfig(**parallel), device, timeout_seconds=30)
+            value = function(mesh, *args)
+            del mesh
         answers.put((rank, None, value))
     except BaseException:
         answers.put((rank, traceback.format_exc(), None))

@@ -14,15 +14,11 @@ class ParallelConfig(Config):
         dp_replicate: groups of ranks that each hold a full, sharded copy of the model.
         dp_shard: ranks that share one copy (FSDP2); -1 takes all that are left.
         tp: ranks that share each matrix product; only 1 in this release.
-        timeout_seconds: how long a collective may wait for another rank.
-        compile: compile each layer with `torch.compile`; needs a C++ compiler.
     """
 
     dp_replicate: int = Field(default=1, ge=1)
     dp_shard: int = Field(default=-1, ge=-1)
     tp: int = Field(default=1, ge=1)
-    timeout_seconds: float = Field(default=600.0, gt=0, le=86400)
-    compile: bool = False
 
     @field_validator("dp_shard")
     @classmethod

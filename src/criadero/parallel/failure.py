@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 
 import torch.distributed as dist
+from torch._C._distributed_c10d import Store
 
 from criadero.errors import DistributedError
 
@@ -42,7 +43,7 @@ def _is_lost_contact(problem: BaseException) -> bool:
     return isinstance(problem, RuntimeError) and ("gloo" in str(problem) or "Connection" in str(problem))
 
 
-def _reasons(store: dist.Store, *, others: list[int]) -> list[str]:
+def _reasons(store: Store, *, others: list[int]) -> list[str]:
     """Wait until every other rank has said something, or time is up; describe failed and silent ranks."""
     deadline = time.monotonic() + _WAIT_SECONDS
     silent = others

@@ -17,6 +17,7 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import HashStore
 
 from criadero.errors import DistributedError, ResourceError, StoppedEarly
 from criadero.parallel.failure import explain
@@ -140,9 +141,10 @@ def _leave_together() -> None:
 
 
 def _leave_alone(device: torch.device) -> None:
-    """Close this rank's connections without a collective: the other ranks may be anywhere, and notice at once.
+    """Close this rank's connections without a collective: the others may be anywhere.
 
-    Shutting NCCL down waits for collectives that will never come, so on CUDA the end of the process does it.
+    They notice at once. Shutting NCCL down waits for collectives that will never come, so on CUDA the end
+    of the process does it.
     """
     gc.collect()
     if device.type != "cuda" or dist.get_world_size() == 1:
@@ -168,7 +170,7 @@ def _join(launch: Launch, device: torch.device, *, timeout_seconds: float) -> No
     timeout = timedelta(seconds=timeout_seconds)
     try:
         if launch.address is None:
-            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)
+            dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1, timeout=timeout)
         else:
             dist.init_process_group(
                 backend,

@@ -48,8 +48,10 @@ class Mesh:
         return dist.get_rank() == 0
 
 
-def build_mesh(config: ParallelConfig, device: torch.device) -> Mesh:
+def build_mesh(config: ParallelConfig, device: torch.device, *, timeout_seconds: float = 600) -> Mesh:
     """Lay the grid over all ranks of the process group.
+
+    A collective over one of its dimensions waits `timeout_seconds` for the other ranks.
 
     Raises:
         DistributedError: the dimensions do not multiply to the number of ranks.
@@ -58,7 +60,7 @@ def build_mesh(config: ParallelConfig, device: torch.device) -> Mesh:
     grid = init_device_mesh(device.type, shape, mesh_dim_names=("dp_replicate", "dp_shard", "tp"))
     data_parallel = grid["dp_replicate", "dp_shard"]._flatten("dp")
     for mesh in (grid, data_parallel):
-        _set_timeout(mesh, config.timeout_seconds)
+        _set_timeout(mesh, timeout_seconds)
     return Mesh(device, grid, data_parallel, data_parallel.get_local_rank(), data_parallel.size())
 
 

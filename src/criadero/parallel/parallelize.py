@@ -8,7 +8,7 @@ valid tokens of the whole global batch, so uneven batches weigh every token the 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -40,10 +40,10 @@ def parallelize(
     )
     for module in (*layers_of(model), model):
         fully_shard(module, mesh=mesh.sharding, mp_policy=policy)
-    for module in _sharded(model):
-        module.set_gradient_divide_factor(1.0)
+    for sharded in _sharded(model):
+        sharded.set_gradient_divide_factor(1.0)
         # gloo refuses the multiply-and-sum that the line above asks for by itself; a plain sum is the same.
-        module.set_force_sum_reduction_for_comms(True)
+        sharded.set_force_sum_reduction_for_comms(True)
 
 
 def layers_of(model: nn.Module) -> list[nn.Module]:
@@ -53,8 +53,9 @@ def layers_of(model: nn.Module) -> list[nn.Module]:
     return list(layers)
 
 
-def _sharded(model: nn.Module) -> Iterator[FSDPModule]:
-    return (module for module in model.modules() if isinstance(module, FSDPModule))
+def _sharded(model: nn.Module) -> list[FSDPModule]:
+    modules: Iterable[object] = model.modules()
+    return [module for module in modules if isinstance(module, FSDPModule)]
 
 
 @contextmanager
@@ -87,8 +88,13 @@ def compile_layers(model: nn.Module) -> bool:
     return True
 
 
+def find_compiler() -> str | None:
+    """Return the path of the C++ compiler that `torch.compile` would use; None if there is none."""
+    return next((path for name in ("g++", "c++", "clang++", "clang") if (path := shutil.which(name))), None)
+
+
 def _why_not_compile(device: torch.device) -> str | None:
-    if not any(shutil.which(name) for name in ("g++", "c++", "clang++", "clang")):
+    if find_compiler() is None:
         return "no C++ compiler (g++ or clang) is installed"
     device = torch.device("cpu") if device.type == "meta" else device
     try:
