@@ -51,7 +51,9 @@ def validate(model: type[C], values: Mapping[str, Any], *, where: str) -> C:
     try:
         return model.model_validate(values)
     except ValidationError as problem:
-        faults = [_describe(model, fault) for fault in problem.errors(include_url=False)]
+        found = problem.errors(include_url=False)
+        # A default derived from fields that are at fault themselves is no fault of its own.
+        faults = [_describe(model, fault) for fault in found if fault["type"] != "default_factory_not_called"]
         count = f"{len(faults)} fault" + ("s" if len(faults) > 1 else "")
         raise ConfigError(f"{where} has {count}:\n" + "\n".join(f"  - {f}" for f in faults)) from None
 

@@ -19,13 +19,15 @@ from criadero.model.config import ModelConfig, RopeScaling
 
 @dataclass(frozen=True)
 class RopeTables:
-    """Cosines and sines of every position's angles, both float32 and (B or 1, T, 1, E/2).
+    """Cosines and signed sines of every position's angles, both float32 and (B or 1, T, 1, E).
 
-    Not a plain tuple, so that FSDP2's casting of a layer's inputs to bfloat16 leaves them alone.
+    Both halves of the head are there, the first half of the sines negative, so that a rotation is one product
+    and one multiply-add. Not a plain tuple, so that FSDP2's casting of a layer's inputs to bfloat16 leaves
+    them alone.
     """
 
     cos: Tensor
-    sin: Tensor
+    signed_sin: Tensor
 
 
 def inverse_frequencies(config: ModelConfig, *, device: torch.device | str = "cpu") -> Tensor:
@@ -50,12 +52,14 @@ def rope_tables(positions_BT: Tensor, config: ModelConfig) -> RopeTables:
     """Return the tables for integer positions (B or 1, T), on their device."""
     frequencies = inverse_frequencies(config, device=positions_BT.device)
     angles_BTE = positions_BT.unsqueeze(-1).to(torch.float32) * frequencies
-    return RopeTables(angles_BTE.cos().unsqueeze(2), angles_BTE.sin().unsqueeze(2))
+    cos, sin = angles_BTE.cos(), angles_BTE.sin()
+    return RopeTables(
+        cos=torch.cat((cos, cos), dim=-1).unsqueeze(2), signed_sin=torch.cat((-sin, sin), dim=-1).unsqueeze(2)
+    )
 
 
 def apply_rope(x_BTHE: Tensor, tables: RopeTables) -> Tensor:
     """Rotate every head of (B, T, H, E) by its position; float32 inside, the input's dtype outside."""
-    first, second = x_BTHE.chunk(2, dim=-1)
-    cos, sin = tables.cos, tables.sin
-    rotated = torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
-    return rotated.to(x_BTHE.dtype)
+    x = x_BTHE.float() if x_BTHE.dtype.itemsize < 4 else x_BTHE
+    halves_swapped = x.roll(x.shape[-1] // 2, dims=-1)
+    return torch.addcmul(x * tables.cos, halves_swapped, tables.signed_sin).to(x_BTHE.dtype)
