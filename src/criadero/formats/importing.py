@@ -1,0 +1,73 @@
+"""A MODEL made by others, written as a Hugging Face folder.
+
+Entry point: `import_model`. One tensor is in memory at a time; the source is only ever read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from criadero import files
+from criadero.errors import UsageError
+from criadero.formats.huggingface import save_model
+from criadero.formats.load import open_model, tokenizer_of
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What was written, for people and programs."""
+
+    source: str
+    kind: str
+    folder: str
+    parameters: int
+    dtype: str
+    tokenizer: str | None
+
+
+def import_model(source: Path, folder: Path, *, dtype: torch.dtype | None = None) -> Imported:
+    """Write the model at `source` as a Hugging Face folder.
+
+    Args:
+        folder: must not exist, nor lie inside the source.
+        dtype: precision to write; None keeps the stored one, and float16 for quantised weights, whose
+            scales are float16.
+
+    Raises:
+        FormatError, CheckpointError, TokenizerError: as `open_model`; a value does not fit into `dtype`.
+        RunError: `folder` exists.
+        ResourceError: the disk has no room.
+    """
+    if source.is_dir() and folder.resolve().is_relative_to(source.resolve()):
+        raise UsageError(f"`{folder}` lies inside the source `{source}`, which is never written to")
+    stored = open_model(source)
+    tokenizer = tokenizer_of(stored)
+    dtype = dtype or stored.dtype
+    save_model(
+        ((name, tensor.read()) for name, tensor in stored.tensors.items()),
+        stored.config,
+        tokenizer,
+        folder,
+        dtype=dtype,
+        chat_template=stored.chat_template,
+        inputs={"source": str(stored.path), "kind": stored.kind, "sha256": _hashes(stored.path)},
+    )
+    return Imported(
+        source=str(stored.path),
+        kind=stored.kind,
+        folder=str(folder),
+        parameters=sum(torch.Size(tensor.shape).numel() for tensor in stored.tensors.values()),
+        dtype=str(dtype).removeprefix("torch."),
+        tokenizer=None if tokenizer is None else tokenizer.kind,
+    )
+
+
+def _hashes(path: Path) -> dict[str, str]:
+    """Return the sha256 of each file of the source, by name."""
+    paths = [path] if path.is_file() else sorted(child for child in path.iterdir() if child.is_file())
+    return {child.name: files.sha256_file(child) for child in paths}

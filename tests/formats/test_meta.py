@@ -1,0 +1,89 @@
+"""Meta's folders, in one and two model-parallel parts, and the paper's formulas through them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from formats.foreign_models import TOKENS_BT, logits, meta_weights, paper_logits, random_llama, write_meta
+
+from criadero.errors import FormatError
+from criadero.formats.load import load_model
+from criadero.formats.meta import open_folder
+
+FOUR_HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 272}
+
+
+@pytest.mark.parametrize(("parts", "embedding_axis"), [(1, 1), (2, 1), (2, 0)])
+def test_logits_equal_the_paper_s_formulas_with_complex_rope(
+    parts: int, embedding_axis: int, tmp_path: Path
+) -> None:
+    model = random_llama(**FOUR_HEADS)
+    write_meta(tmp_path / "meta", model, parts=parts, embedding_axis=embedding_axis)
+    ours = load_model(tmp_path / "meta")
+    params = json.loads((tmp_path / "meta" / "params.json").read_text())
+    expected = paper_logits(meta_weights(model), params, TOKENS_BT)
+    torch.testing.assert_close(logits(ours.model), expected.float(), atol=1e-4, rtol=1e-4)
+    assert ours.config.vocab_size == 272
+    assert ours.config.norm_eps == 1e-5
+    assert ours.config.hidden_dim == 64
+
+
+def test_the_paper_s_own_multi_head_form_agrees(tmp_path: Path) -> None:
+    model = random_llama(num_key_value_heads=3)
+    write_meta(tmp_path / "meta", model, parts=1)
+    params = json.loads((tmp_path / "meta" / "params.json").read_text())
+    expected = paper_logits(meta_weights(model), params, TOKENS_BT).float()
+    torch.testing.assert_close(logits(load_model(tmp_path / "meta").model), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_the_halves_of_transformers_agree_with_the_pairs_of_meta(tmp_path: Path) -> None:
+    model = random_llama(**FOUR_HEADS)
+    write_meta(tmp_path / "meta", model, parts=2)
+    torch.testing.assert_close(
+        logits(load_model(tmp_path / "meta").model), logits(model), atol=1e-4, rtol=1e-4
+    )
+
+
+def test_the_stored_precision_is_kept(tmp_path: Path) -> None:
+    write_meta(tmp_path / "meta", random_llama(**FOUR_HEADS).to(torch.bfloat16), parts=2)
+    assert open_folder(tmp_path / "meta").dtype == torch.bfloat16
+
+
+def test_a_missing_part_is_named(tmp_path: Path) -> None:
+    write_meta(tmp_path / "meta", random_llama(**FOUR_HEADS), parts=2)
+    (tmp_path / "meta" / "consolidated.00.pth").unlink()
+    with pytest.raises(FormatError, match=r"consolidated\.01\.pth"):
+        open_folder(tmp_path / "meta")
+
+
+def test_one_part_of_two_does_not_pass_for_the_model(tmp_path: Path) -> None:
+    write_meta(tmp_path / "meta", random_llama(**FOUR_HEADS), parts=2)
+    (tmp_path / "meta" / "consolidated.01.pth").unlink()
+    with pytest.raises(FormatError, match="do not fit"):
+        open_folder(tmp_path / "meta")
+
+
+def test_an_unknown_parameter_is_refused(tmp_path: Path) -> None:
+    write_meta(tmp_path / "meta", random_llama(**FOUR_HEADS), parts=1, moe_experts=8)
+    with pytest.raises(FormatError, match="moe_experts"):
+        open_folder(tmp_path / "meta")
+
+
+def test_rope_settings_of_later_models_are_read(tmp_path: Path) -> None:
+    write_meta(tmp_path / "meta", random_llama(**FOUR_HEADS), parts=1, rope_theta=5e5, use_scaled_rope=True)
+    config = open_folder(tmp_path / "meta").config
+    assert config.rope_theta == 5e5
+    assert config.rope_scaling is not None
+    assert config.rope_scaling.factor == 8.0
+
+
+@pytest.mark.parametrize("length", [0, 10, 1000, -1])
+def test_a_truncated_part_is_refused(length: int, tmp_path: Path) -> None:
+    write_meta(tmp_path / "meta", random_llama(**FOUR_HEADS), parts=1)
+    path = tmp_path / "meta" / "consolidated.00.pth"
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(FormatError):
+        open_folder(tmp_path / "meta")
