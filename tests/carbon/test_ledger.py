@@ -158,8 +158,8 @@ def test_a_ledger_of_a_newer_format_is_refused(tmp_path):
 
 
 def test_a_ledger_that_cannot_be_written_warns_and_lets_the_work_go_on(tmp_path, caplog):
-    (tmp_path / "energy").write_text("a file where the folder should be")
-    attempt(tmp_path)
+    ledger_path(tmp_path).mkdir()
+    attempt(tmp_path)  # a folder lies where its file should be
     assert "cannot be written" in caplog.text
 
 

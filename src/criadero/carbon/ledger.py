@@ -24,7 +24,6 @@ from criadero.errors import DataError, StoppedEarly
 logger = logging.getLogger("criadero")
 
 FORMAT_VERSION = 1
-FOLDER_NAME = "energy"
 
 Outcome = Literal["finished", "stopped", "failed", "killed", "running"]
 
@@ -37,8 +36,8 @@ class Meter(Protocol):
 
 
 def ledger_path(run_folder: Path, rank: int = 0) -> Path:
-    """Return the file that `rank` appends to."""
-    return run_folder / FOLDER_NAME / f"rank-{rank:05d}.jsonl"
+    """Return the file that `rank` appends to: `energy.jsonl`, and `energy.rank-00001.jsonl` and so on."""
+    return run_folder / ("energy.jsonl" if rank == 0 else f"energy.rank-{rank:05d}.jsonl")
 
 
 class LedgerSegment:
@@ -49,7 +48,7 @@ class LedgerSegment:
     was killed. A ledger that cannot be written warns and lets the work go on.
 
     Args:
-        run_folder: the run folder; `energy/` inside it is made when needed.
+        run_folder: the run folder, made when needed.
         meter: a meter that was started.
         activity: what the energy is spent on, such as `train` or `evaluate`.
         rank: this process; every rank has its own file.
@@ -155,7 +154,7 @@ def read_segments(run_folder: Path, *, running: bool = False) -> list[Segment]:
         DataError: a ledger of a newer format.
     """
     segments: list[Segment] = []
-    for path in sorted((run_folder / FOLDER_NAME).glob("rank-*.jsonl")):
+    for path in sorted(run_folder.glob("energy*.jsonl")):
         of_rank = _read_file(path)
         if running and of_rank and of_rank[-1].outcome == "killed":
             of_rank[-1] = replace(of_rank[-1], outcome="running")

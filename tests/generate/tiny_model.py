@@ -1,0 +1,45 @@
+"""A random model with grouped-query heads and a tokenizer of single bytes, both made in a moment."""
+
+from __future__ import annotations
+
+import tokenizers
+import torch
+
+from criadero.model.config import ModelConfig
+from criadero.model.init import initialize
+from criadero.model.transformer import Transformer
+from criadero.tokenizer.byte_bpe import ByteBPETokenizer, byte_alphabet
+
+BOS, EOS, END = 256, 257, 258
+
+
+def byte_tokenizer() -> ByteBPETokenizer:
+    """Ids 0 to 255 are bytes; 256 opens every text, 257 ends it, 258 ends a turn."""
+    library = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=byte_alphabet(), merges=[]))
+    library.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    library.decoder = tokenizers.decoders.ByteLevel()
+    library.add_special_tokens(["<s>", "</s>", "<|im_end|>"])
+    library.post_processor = tokenizers.processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", BOS)]
+    )
+    return ByteBPETokenizer(library.to_str().encode(), bos="<s>", eos="</s>")
+
+
+def tiny_model(*, max_seq_len: int = 96, vocab_size: int = 261, seed: int = 5) -> Transformer:
+    """A float32 model of 3 layers; its weights are large, so that its choices vary."""
+    config = ModelConfig(
+        vocab_size=vocab_size,
+        dim=24,
+        num_layers=3,
+        num_heads=6,
+        num_kv_heads=2,
+        hidden_dim=40,
+        max_seq_len=max_seq_len,
+    )
+    model = Transformer(config)
+    initialize(model, seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(15)
+    return model
