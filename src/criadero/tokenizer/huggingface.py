@@ -92,15 +92,19 @@ def bpe_table(proto: Any, *, added: Mapping[str, int], bos_id: int | None) -> di
 
 
 def merges(proto: Any) -> list[tuple[str, str]]:
-    """Return every way to form a piece from two others, best score first, shorter left part first on ties."""
+    """Return every way to form a piece from two others, best score first, then lowest id.
+
+    Only the blanks-only pieces of LLaMA share a score. There SentencePiece takes the leftmost pair, for
+    which the order of ids is as good (tested); ordering them by length is not.
+    """
     scores = {piece.piece: piece.score for piece in proto.pieces if piece.type == NORMAL}
-    found = [
-        (-score, len(piece[:cut]), len(piece[cut:]), piece[:cut], piece[cut:])
-        for piece, score in scores.items()
+    best_first = sorted(scores, key=lambda piece: -scores[piece])
+    return [
+        (piece[:cut], piece[cut:])
+        for piece in best_first
         for cut in range(1, len(piece))
         if piece[:cut] in scores and piece[cut:] in scores
     ]
-    return [(left, right) for *_, left, right in sorted(found)]
 
 
 def _added_token_entries(proto: Any, added: Mapping[str, int]) -> list[dict[str, Any]]:
