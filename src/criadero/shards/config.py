@@ -50,7 +50,7 @@ class DataConfig(Config):
         sources: the mixture (LLaMA 2.1, Table 1).
         seq_len: tokens per training sequence.
         seed: decides the order; another seed is another order of the same sequences.
-        mask_documents: no attention and no target across documents; off is the paper's way.
+        mask_documents: no attention across documents, positions restart in each; off is the paper's way.
         verify: check the sha256 of every shard before the start.
         max_bad_sequences: sequences with impossible token ids that may be left out before it is an error.
     """

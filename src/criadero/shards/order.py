@@ -80,7 +80,7 @@ class SampleOrder:
         self.weights = tuple(source.weight / total for source in sources)
         self._sizes = np.array([source.num_sequences for source in sources], dtype=np.int64)
         self._keys = np.array([_source_key(seed, source.name) for source in sources], dtype=np.uint64)
-        self._tree = _huffman(self.weights)
+        self._tree = _huffman(self.weights, [source.name for source in sources])
 
     def mix_bounds(self, num_samples: int) -> tuple[float, ...]:
         """Return for each source the most that any prefix of up to `num_samples` can be off its weight.
@@ -127,17 +127,21 @@ def _source_key(seed: int, name: str) -> int:
     return int.from_bytes(digest, "little")
 
 
-def _huffman(weights: Sequence[float]) -> _Leaf | _Fork:
-    """Join the two lightest groups until one is left: heavy sources sit close to the root."""
-    heap: list[tuple[float, int, _Leaf | _Fork]] = [(w, n, _Leaf(n)) for n, w in enumerate(weights)]
+def _huffman(weights: Sequence[float], names: Sequence[str]) -> _Leaf | _Fork:
+    """Join the two lightest groups until one is left: heavy sources sit close to the root.
+
+    Equal weights are told apart by name, so the order in which sources are listed does not matter.
+    """
+    heap: list[tuple[float, str, _Leaf | _Fork]] = [
+        (weight, name, _Leaf(number))
+        for number, (weight, name) in enumerate(zip(weights, names, strict=True))
+    ]
     heapq.heapify(heap)
-    serial = len(heap)
     while len(heap) > 1:
-        light, _, right = heapq.heappop(heap)
+        light, name, right = heapq.heappop(heap)
         heavy, _, left = heapq.heappop(heap)
         share = min(max(round(heavy / (light + heavy) * 2**32), 1), 2**32 - 1)
-        heapq.heappush(heap, (light + heavy, serial, _Fork(share, left, right)))
-        serial += 1
+        heapq.heappush(heap, (light + heavy, name, _Fork(share, left, right)))
     return heap[0][2]
 
 
