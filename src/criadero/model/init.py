@@ -113,12 +113,13 @@ def _owned_indices(parameter: Tensor, dim: int) -> NDArray[np.int64]:
     owned = np.arange(parameter.shape[dim])
     if not isinstance(parameter, DTensor):
         return owned
-    mesh = parameter.device_mesh
+    mesh, coordinate = parameter.device_mesh, parameter.device_mesh.get_coordinate()
+    assert coordinate is not None, "this rank is not in the mesh"
     for mesh_dim, placement in enumerate(parameter.placements):
         if getattr(placement, "dim", None) == dim:
             pieces = _chunks(owned, int(getattr(placement, "split_factor", 1)))
-            rank, num_ranks = mesh.get_local_rank(mesh_dim), mesh.size(mesh_dim)
-            owned = np.concatenate([_chunks(piece, num_ranks)[rank] for piece in pieces])
+            mine = [_chunks(piece, mesh.size(mesh_dim))[coordinate[mesh_dim]] for piece in pieces]
+            owned = np.concatenate(mine)
     return owned
 
 

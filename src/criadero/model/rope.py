@@ -22,8 +22,7 @@ class RopeTables:
     """Cosines and signed sines of every position's angles, both float32 and (B or 1, T, 1, E).
 
     Both halves of the head are there, the first half of the sines negative, so that a rotation is one product
-    and one multiply-add. Not a plain tuple, so that FSDP2's casting of a layer's inputs to bfloat16 leaves
-    them alone.
+    and one multiply-add.
     """
 
     cos: Tensor
