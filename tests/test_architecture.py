@@ -26,6 +26,7 @@ EDGES = {
     ("files", "errors"): "everything raises errors",
     ("config", "errors"): "everything raises errors",
     ("config", "files"): "configs are saved atomically",
+    ("runs", "config"): "settings of runs are compared",
     ("runs", "errors"): "everything raises errors",
     ("runs", "files"): "status and metrics are written atomically",
     ("runs", "notices"): "a lock taken over is said",

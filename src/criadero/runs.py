@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from criadero import files
+from criadero.config import flatten
 from criadero.errors import RunError
 from criadero.notices import say_once
 
@@ -258,17 +259,7 @@ def list_runs(folder: Path) -> list[RunSummary]:
 
 def differing_settings(folders: list[Path]) -> dict[str, list[Any]]:
     """Return the settings in which the configs of several runs differ: dotted key -> one value a run."""
-    flat = [_flatten(tomllib.loads((folder / "config.toml").read_text())) for folder in folders]
+    flat = [flatten(tomllib.loads((folder / "config.toml").read_text())) for folder in folders]
     keys = sorted(set().union(*flat))
     rows = {key: [settings.get(key) for settings in flat] for key in keys}
     return {key: values for key, values in rows.items() if any(value != values[0] for value in values)}
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat

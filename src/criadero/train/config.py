@@ -6,14 +6,15 @@ Defaults are the paper's (LLaMA 2.3); each section's model belongs to the packag
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from criadero.carbon.config import CarbonConfig
 from criadero.checkpoint.config import CheckpointConfig
 from criadero.config import Config
 from criadero.model.config import ModelConfig
+from criadero.model.presets import PRESETS
 from criadero.parallel.config import ParallelConfig
 from criadero.shards.config import DataConfig
 
@@ -86,7 +87,6 @@ class RunConfig(Config):
 
     run: FolderConfig
     model: ModelConfig
-    tokenizer: Path
     initial_model: Path | None = None
     data: DataConfig
     train: TrainingConfig
@@ -96,6 +96,17 @@ class RunConfig(Config):
     checkpoint: CheckpointConfig = CheckpointConfig()
     parallel: ParallelConfig = ParallelConfig()
     carbon: CarbonConfig = CarbonConfig()
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _expand_preset(cls, values: Any) -> Any:
+        """`preset = "7b"` in [model] stands for its fields; others given beside it win."""
+        if isinstance(values, dict) and "preset" in values:
+            rest = {key: value for key, value in values.items() if key != "preset"}
+            if values["preset"] not in PRESETS:
+                raise ValueError(f"unknown preset {values['preset']!r}, known: {', '.join(PRESETS)}")
+            return {**PRESETS[values["preset"]], **rest}
+        return values
 
     @model_validator(mode="after")
     def _fits_together(self) -> RunConfig:

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-IGNORED_TARGET = -100
+from criadero.shards.batch import IGNORED
 
 
 class ChunkedCrossEntropy:
-    """Sum of the cross-entropies of all targets that are not IGNORED_TARGET.
+    """Sum of the cross-entropies of all targets that are not IGNORED.
 
     Args:
         targets_BT: int64 token ids, on the device of the hidden states.
@@ -50,7 +50,7 @@ class _SummedLoss(torch.autograd.Function):
         for start in range(0, len(targets_N), chunk):
             rows = slice(start, start + chunk)
             targets = targets_N[rows]
-            kept = targets != IGNORED_TARGET
+            kept = targets != IGNORED
             indices = targets.clamp(min=0).unsqueeze(1)
             logits = (hidden_ND[rows] @ weight_VD.T).float()
             log_z = torch.logsumexp(logits, dim=1, keepdim=True)

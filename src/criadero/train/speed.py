@@ -72,6 +72,11 @@ class Speedometer:
             "mfu_palm": self._share(rate * self._flops_palm),
         }
 
+    @property
+    def seconds_per_step(self) -> float:
+        """Mean duration of the last steps."""
+        return (self._marks[-1][0] - self._marks[0][0]) / max(1, len(self._marks) - 1)
+
     def exclude_pause(self) -> None:
         """Start counting time anew, after something that was not training."""
         self._marks.append((time.monotonic(), self._tokens))

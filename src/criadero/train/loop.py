@@ -1,0 +1,201 @@
+"""Pretraining, from a config to a model folder (LLaMA 2.3 and 2.4).
+
+Entry point: `train`, the same for one process and for thousands. The walk: open the session (session.py),
+take steps (step.py) until the budget is spent, saving, scoring held-out text and logging on the way; then
+write the model folder. Run again after any end, it goes on from the newest good checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from criadero.errors import StoppedEarly
+from criadero.parallel.launch import Launch, distributed
+from criadero.parallel.mesh import build_mesh
+from criadero.train.build import choose_device
+from criadero.train.config import RunConfig
+from criadero.train.export import write_model
+from criadero.train.heldout import as_metrics, open_heldout, score_heldout
+from criadero.train.hooks import Hook
+from criadero.train.schedule import learning_rate
+from criadero.train.session import Session, open_session
+from criadero.train.speed import peak_memory_bytes
+from criadero.train.state import TrainState
+from criadero.train.step import StepResult, train_step
+from criadero.train.stop import StopFlag
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a run ended: its state, the last held-out scores, and where the model is."""
+
+    state: TrainState
+    heldout: dict[str, float]
+    joules: float
+    model: Path
+
+
+def train(
+    config: RunConfig,
+    *,
+    launch: Launch | None = None,
+    stop: StopFlag | None = None,
+    hooks: Sequence[Hook] = (),
+    verify: bool = True,
+) -> TrainResult:
+    """Train, or go on training, the run that `config` describes.
+
+    Args:
+        launch: this process among the run's processes; None for a single one.
+        stop: raised to ask for an orderly end.
+        hooks: called around each step.
+        verify: hash a checkpoint before resuming from it.
+
+    Raises:
+        StoppedEarly: `stop` was raised; everything is saved.
+        CriaderoError: see errors.py; before the first step for everything that can be checked then.
+    """
+    launch, stop = launch or Launch(), stop or StopFlag()
+    device = choose_device(config.train.device)
+    with distributed(launch, device, timeout_seconds=config.train.timeout_seconds) as own_device:
+        return _train_inside(config, own_device, launch, stop=stop, hooks=hooks, verify=verify)
+
+
+def _train_inside(
+    config: RunConfig,
+    device: torch.device,
+    launch: Launch,
+    *,
+    stop: StopFlag,
+    hooks: Sequence[Hook],
+    verify: bool,
+) -> TrainResult:
+    """All that refers to the process group lives and dies in here, before the group does."""
+    mesh = build_mesh(config.parallel, device, timeout_seconds=config.train.timeout_seconds)
+    with open_session(config, mesh, launch, stop=stop, hooks=hooks, verify=verify) as session:
+        _run_steps(session)
+        return _finish(session)
+
+
+def _run_steps(session: Session) -> None:
+    config, mesh = session.config, session.mesh
+    if session.state.step >= config.total_steps:
+        return
+    steps = session.batches.iterate(
+        session.state.next_sample,
+        global_count=config.batch_sequences,
+        rank=mesh.dp_rank,
+        world_size=mesh.dp_size,
+        micro_count=config.train.micro_batch_sequences,
+    )
+    with steps:
+        for micro_batches, next_sample in steps:
+            for hook in session.hooks:
+                hook.before_step(session.model, session.state)
+            rate = _learning_rate(config, session.state.step)
+            result = train_step(
+                session.model,
+                session.optimizer,
+                micro_batches,
+                mesh=mesh,
+                config=config,
+                state=session.state,
+                learning_rate=rate,
+                stop_requested=session.stop.requested,
+            )
+            session.state = session.state.after_step(
+                tokens=result.tokens,
+                next_sample=next_sample,
+                gradient_norm=result.gradient_norm,
+                skipped=result.skipped,
+                spike=result.spike,
+            )
+            _log_step(session, result, rate)
+            if session.state.step >= config.total_steps:
+                return
+            _save_and_score_when_due(session)
+            if result.stop:
+                _stop(session)
+
+
+def _learning_rate(config: RunConfig, step: int) -> float:
+    return learning_rate(
+        step,
+        maximum=config.optimizer.learning_rate,
+        total_steps=config.total_steps,
+        schedule=config.schedule,
+    )
+
+
+def _log_step(session: Session, result: StepResult, rate: float) -> None:
+    """Write the step's numbers; those of a resumed run equal the uncut run's up to `skipped`."""
+    state = session.state
+    speed = session.speedometer.step(result.tokens)
+    left = session.config.total_steps - state.step
+    metrics: dict[str, Any] = {
+        "loss": result.loss,
+        "learning_rate": rate,
+        "gradient_norm": result.gradient_norm,
+        "tokens": state.tokens,
+        "skipped": result.skipped,
+        "spike": result.spike,
+        **speed,
+        "eta_seconds": left * session.speedometer.seconds_per_step,
+        "memory_bytes": peak_memory_bytes(session.mesh.device),
+        "joules": session.update_ledger(),
+    }
+    session.record(metrics)
+    for hook in session.hooks:
+        hook.after_step(state, metrics, total_steps=session.config.total_steps)
+
+
+def _save_and_score_when_due(session: Session) -> None:
+    """Save first: scoring may run out of memory, and what is saved is safe."""
+    step = session.state.step
+    if step % session.config.checkpoint.every_steps == 0:
+        session.save()
+    every = session.config.heldout.every_steps
+    if every and step % every == 0:
+        _score(session, max_tokens=session.config.heldout.tokens)
+
+
+def _score(session: Session, *, max_tokens: int | None) -> dict[str, float]:
+    """Score held-out text and record it; empty without such text, or when asked to stop meanwhile."""
+    config = session.config
+    scores = score_heldout(
+        session.model,
+        open_heldout(config.data, max_tokens=max_tokens),
+        mesh=session.mesh,
+        batch_sequences=config.train.micro_batch_sequences,
+        chunk_tokens=config.train.loss_chunk_tokens,
+        stop_requested=lambda: session.stop.requested,
+    )
+    session.speedometer.exclude_pause()
+    if not scores:
+        return {}
+    metrics = as_metrics(scores)
+    session.record(metrics)
+    return metrics
+
+
+def _stop(session: Session) -> None:
+    session.save()
+    session.checkpointer.wait()
+    raise StoppedEarly(
+        f"stopped at step {session.state.step} of {session.config.total_steps}, everything is saved",
+        hint="run the same command again to go on",
+    )
+
+
+def _finish(session: Session) -> TrainResult:
+    """Save, then write the model folder, then score all held-out text."""
+    session.save()
+    session.checkpointer.wait()
+    model = write_model(session)
+    heldout = _score(session, max_tokens=None)
+    return TrainResult(session.state, heldout, session.update_ledger(), model)

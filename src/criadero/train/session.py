@@ -1,0 +1,255 @@
+"""One rank's training session: everything the loop works with, opened, resumed and closed.
+
+Entry point: `open_session`. Rank 0 alone owns the run folder (lock, metrics, status, sinks); every rank
+owns its shards of the model, its part of each checkpoint and its line in the energy ledger.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from criadero import config as configuration
+from criadero.carbon.ledger import LedgerSegment, read_segments, total
+from criadero.carbon.meter import EnergyMeter
+from criadero.checkpoint.load import find_newest_good, load
+from criadero.checkpoint.save import Checkpointer
+from criadero.errors import StoppedEarly
+from criadero.files import sha256_bytes
+from criadero.model.transformer import Transformer
+from criadero.parallel.collectives import any_rank, everywhere, require_same
+from criadero.parallel.launch import Launch
+from criadero.parallel.mesh import Mesh
+from criadero.runs import RunFolder
+from criadero.shards.batches import Batches
+from criadero.sinks import Sink, open_sinks
+from criadero.train.build import build_model
+from criadero.train.config import RunConfig
+from criadero.train.estimate import require_resources
+from criadero.train.hooks import Hook
+from criadero.train.optimizer import make_optimizer, optimizer_steps, optimizer_tensors, set_optimizer_steps
+from criadero.train.resume import require_same_data, require_same_run
+from criadero.train.speed import Speedometer
+from criadero.train.state import TrainState
+from criadero.train.stop import StopFlag
+
+logger = logging.getLogger("criadero")
+
+
+@dataclass
+class Session:
+    """What the loop works with on one rank. `state` is replaced at each step, the rest stays.
+
+    Attributes:
+        run: the run folder on rank 0, None on the others.
+        first_state: where this attempt began.
+        saved_step: step of the newest checkpoint written or read by this attempt.
+        earlier_joules: energy of earlier attempts at this run, of all ranks.
+    """
+
+    config: RunConfig
+    mesh: Mesh
+    run: RunFolder | None
+    model: Transformer
+    optimizer: torch.optim.AdamW
+    batches: Batches
+    checkpointer: Checkpointer
+    speedometer: Speedometer
+    ledger: LedgerSegment
+    stop: StopFlag
+    hooks: Sequence[Hook]
+    sinks: Sequence[Sink] = ()
+    state: TrainState = field(default_factory=TrainState)
+    first_state: TrainState = field(default_factory=TrainState)
+    saved_step: int = -1
+    earlier_joules: float = 0.0
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what a checkpoint holds: weights and both moments, this rank's shards."""
+        weights = {f"model.{name}": p.detach() for name, p in self.model.named_parameters()}
+        return {**weights, **optimizer_tensors(self.model, self.optimizer)}
+
+    def save(self) -> None:
+        """Write a checkpoint of the current state, unless this step has one."""
+        if self.saved_step == self.state.step:
+            return
+        values = {
+            "train": self.state.to_json(),
+            "optimizer_steps": optimizer_steps(self.optimizer),
+            "config": configuration.to_values(self.config),
+            "data": self.batches.fingerprints,
+        }
+        self.checkpointer.save(
+            self.state.step,
+            self.tensors(),
+            state=values,
+            tokens=self.state.tokens,
+            config_sha256=configuration_hash(self.config),
+        )
+        self.saved_step = self.state.step
+
+    def resume(self, *, verify: bool) -> None:
+        """Read the newest good checkpoint into model, optimizer and state; do nothing if there is none.
+
+        Raises:
+            CheckpointError: none is whole, or its settings differ in what must not.
+            DataError: its data differs.
+        """
+        group = self.checkpointer.group
+        path = find_newest_good(self.checkpointer.folder, verify=verify, on_skip=_say_skipped, group=group)
+        if path is None:
+            return
+        tensors = self.tensors()
+        saved = load(path, tensors, verify=False, group=group)
+        require_same_run(saved["config"], configuration.to_values(self.config))
+        require_same_data(saved["data"], self.batches.fingerprints)
+        set_optimizer_steps(self.optimizer, saved["optimizer_steps"])
+        self.state = self.first_state = TrainState.from_json(saved["train"])
+        self.saved_step = self.state.step
+        logger.info("resuming from `%s`", path)
+
+    def update_ledger(self) -> float:
+        """Write this attempt's progress to the energy ledger; return the joules of all attempts so far."""
+        reading = self.ledger.update(
+            steps=self.state.step - self.first_state.step, tokens=self.state.tokens - self.first_state.tokens
+        )
+        return self.earlier_joules + reading.joules_total
+
+    def record(self, values: Mapping[str, Any]) -> None:
+        """Write numbers of the current step to metrics.jsonl and the sinks (rank 0)."""
+        if self.run is None:
+            return
+        self.run.write_metrics(self.state.step, values)
+        numbers = {name: value for name, value in values.items() if value is not None}
+        for sink in self.sinks:
+            sink.write(self.state.step, numbers)
+
+    def set_status(self, status: str, **details: Any) -> None:
+        """Write status.json (rank 0)."""
+        if self.run is not None:
+            self.run.set_status(status, self.state.step, **details)
+
+
+@contextmanager
+def open_session(
+    config: RunConfig, mesh: Mesh, launch: Launch, *, stop: StopFlag, hooks: Sequence[Hook], verify: bool
+) -> Iterator[Session]:
+    """Open the run folder, check everything that can be checked, build and resume; close in reverse.
+
+    Raises:
+        RunError, ResourceError, DataError, CheckpointError, DistributedError: before the first step.
+    """
+    with ExitStack() as stack:
+        run = _open_run(config, mesh, stack)
+        everywhere(
+            lambda: require_resources(config, world_size=mesh.dp_size, device=mesh.device), dist.group.WORLD
+        )
+        batches = _open_data(config, mesh, stop)
+        require_same({"config": configuration_hash(config), **batches.fingerprints})
+        earlier_joules = total(read_segments(config.run.folder)).joules
+        model = build_model(config, mesh)
+        session = Session(
+            config=config,
+            mesh=mesh,
+            run=run,
+            model=model,
+            optimizer=make_optimizer(model, config.optimizer),
+            batches=batches,
+            checkpointer=stack.enter_context(
+                Checkpointer(config.run.folder / "checkpoints", config.checkpoint)
+            ),
+            speedometer=Speedometer(
+                config.model, seq_len=config.data.seq_len, world_size=mesh.dp_size, device=mesh.device
+            ),
+            ledger=stack.enter_context(_ledger(config, mesh, launch)),
+            stop=stop,
+            hooks=hooks,
+            earlier_joules=earlier_joules,
+        )
+        session.resume(verify=verify)
+        if run is not None:
+            run.start_metrics(session.state.step)
+            session.sinks = open_sinks(config.run.sinks, config.run.folder)
+            for sink in session.sinks:
+                stack.callback(sink.close)
+        session.set_status("running")
+        stack.enter_context(_status_at_end(session))
+        yield session
+
+
+def configuration_hash(config: RunConfig) -> str:
+    """Return the sha256 of everything in the config."""
+    return sha256_bytes(config.model_dump_json().encode())
+
+
+def stop_if_asked(mesh: Mesh, stop: StopFlag) -> None:
+    """Leave, on all ranks together, if any rank was asked to stop before the first step.
+
+    Raises:
+        StoppedEarly: nothing had to be saved.
+    """
+    if any_rank(stop.requested, mesh):
+        raise StoppedEarly("stopped before the first step", hint="run the same command again to go on")
+
+
+def _open_run(config: RunConfig, mesh: Mesh, stack: ExitStack) -> RunFolder | None:
+    """Open the folder on rank 0; a refusal there is raised on all ranks."""
+    run = RunFolder(config.run.folder) if mesh.is_first else None
+
+    def open_first() -> None:
+        if run is not None:
+            run.open()
+            stack.callback(run.close)
+            configuration.save(config, run.path / "config.toml")
+
+    everywhere(open_first, dist.group.WORLD)
+    return run
+
+
+def _open_data(config: RunConfig, mesh: Mesh, stop: StopFlag) -> Batches:
+    """Open the shards on every rank, each hashing its part of the files."""
+    opened: list[Batches] = []
+
+    def open_and_verify() -> None:
+        batches = Batches(config.data, vocab_size=config.model.vocab_size)
+        batches.require_epochs(config.total_steps * config.batch_sequences)
+        if config.data.verify:
+            batches.verify(mesh.dp_rank, mesh.dp_size)
+        opened.append(batches)
+
+    everywhere(open_and_verify, dist.group.WORLD)
+    stop_if_asked(mesh, stop)
+    return opened[0]
+
+
+def _ledger(config: RunConfig, mesh: Mesh, launch: Launch) -> LedgerSegment:
+    """Start metering: each rank its own GPU, the first rank of each machine also the machine."""
+    gpus = [mesh.device.index or 0] if mesh.device.type == "cuda" else []
+    meter = EnergyMeter(config.carbon, gpus=gpus, host=launch.local_rank == 0).start()
+    return LedgerSegment(config.run.folder, meter, activity="train", rank=launch.rank)
+
+
+def _say_skipped(path: Path, reason: str) -> None:
+    logger.warning("passing over the checkpoint `%s`: %s", path, reason)
+
+
+@contextmanager
+def _status_at_end(session: Session) -> Iterator[None]:
+    """Leave in status.json how the session ended."""
+    try:
+        yield
+    except StoppedEarly:
+        session.set_status("stopped")
+        raise
+    except BaseException as problem:
+        session.set_status("failed", error=f"{type(problem).__name__}: {problem}")
+        raise
+    session.set_status("finished")

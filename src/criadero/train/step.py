@@ -1,0 +1,127 @@
+"""One optimizer step: forward and backward over micro-batches, global norm, clip, update (LLaMA 2.3).
+
+Entry point: `train_step`. The loss is the sum over tokens divided by the valid tokens of the whole global
+batch, so the gradient does not depend on how the batch is cut into micro-batches or spread over ranks.
+A step whose loss or gradient norm is not finite on any rank changes no parameter on any rank.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from criadero.errors import NumericsError
+from criadero.parallel.collectives import clip_gradients, gather, sum_over_ranks
+from criadero.parallel.mesh import Mesh
+from criadero.parallel.parallelize import no_sync
+from criadero.shards.batch import Batch, document_mask_BTT
+from criadero.train.config import RunConfig
+from criadero.train.loss import ChunkedCrossEntropy
+from criadero.train.optimizer import set_learning_rate
+from criadero.train.state import TrainState
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one step did; the same on all ranks.
+
+    Attributes:
+        loss: mean cross-entropy over the global batch, nats per token.
+        gradient_norm: global norm before clipping.
+        tokens: valid targets in the global batch.
+        skipped: no parameter was changed.
+        spike: the norm was far above the recent ones.
+        stop: some rank was asked to stop.
+    """
+
+    loss: float
+    gradient_norm: float
+    tokens: int
+    skipped: bool
+    spike: bool
+    stop: bool
+
+
+def train_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    micro_batches: Sequence[Batch],
+    *,
+    mesh: Mesh,
+    config: RunConfig,
+    state: TrainState,
+    learning_rate: float,
+    stop_requested: bool,
+) -> StepResult:
+    """Run one step.
+
+    Raises:
+        NumericsError: loss or gradient norm is not finite and the policy is to stop, or the budget of
+            skipped steps is used up; no parameter has changed.
+    """
+    tokens = sum_over_ranks(sum(batch.num_targets for batch in micro_batches), mesh)
+    loss_sum = _accumulate(model, micro_batches, mesh=mesh, config=config, tokens=tokens)
+    totals = sum_over_ranks(torch.stack([loss_sum, loss_sum.new_tensor(float(stop_requested))]), mesh)
+    gradient_norm = clip_gradients(model.parameters(), config.optimizer.clip_norm)
+    loss = float(totals[0]) / tokens
+    finite = math.isfinite(loss) and math.isfinite(gradient_norm)
+    spike = finite and state.is_spike(gradient_norm, config.train.spike_factor)
+    skipped = not finite or (spike and config.train.on_spike == "skip")
+    if skipped:
+        _require_skip_allowed(config, state, loss, gradient_norm, loss_sum)
+    else:
+        set_learning_rate(optimizer, learning_rate)
+        optimizer.step()
+    optimizer.zero_grad()
+    return StepResult(loss, gradient_norm, tokens, skipped, spike, stop=float(totals[1]) > 0)
+
+
+def summed_loss(model: nn.Module, batch: Batch, *, device: torch.device, chunk_tokens: int) -> Tensor:
+    """Run the model on one batch and return the loss summed over its targets, float32 scalar, nats."""
+    positions_BT, document_BT = batch.positions_BT, batch.document_BT
+    loss: Tensor = model(
+        batch.tokens_BT.to(device),
+        positions_BT=None if positions_BT is None else positions_BT.to(device),
+        mask_BTT=None if document_BT is None else document_mask_BTT(document_BT.to(device)),
+        head=ChunkedCrossEntropy(batch.targets_BT.to(device), chunk_tokens=chunk_tokens),
+    )
+    return loss
+
+
+def _accumulate(
+    model: nn.Module, micro_batches: Sequence[Batch], *, mesh: Mesh, config: RunConfig, tokens: int
+) -> Tensor:
+    """Forward and backward over this rank's micro-batches; gradients meet other ranks' at the last one."""
+    loss_sum = torch.zeros((), dtype=torch.float32, device=mesh.device)
+    for index, batch in enumerate(micro_batches):
+        last = index == len(micro_batches) - 1
+        with nullcontext() if last else no_sync(model):
+            loss = summed_loss(model, batch, device=mesh.device, chunk_tokens=config.train.loss_chunk_tokens)
+            (loss / tokens).backward()
+            loss_sum += loss.detach()
+    return loss_sum
+
+
+def _require_skip_allowed(
+    config: RunConfig, state: TrainState, loss: float, gradient_norm: float, loss_sum: Tensor
+) -> None:
+    """Apply the policy for a step whose update is left out; all ranks reach the same verdict."""
+    finite_by_rank = gather(bool(torch.isfinite(loss_sum)), dist.group.WORLD)
+    ranks = [rank for rank, finite in enumerate(finite_by_rank) if not finite]
+    last_sample = state.next_sample + config.batch_sequences - 1
+    place = (
+        f"step {state.step}: loss {loss}, gradient norm {gradient_norm}"
+        + (f", loss not finite on rank {', '.join(map(str, ranks))}" if ranks else "")
+        + f", training samples {state.next_sample} to {last_sample}; no parameter was changed"
+    )
+    show = f"`criadero shards show --run {config.run.folder} --step {state.step}` shows the text"
+    if config.train.on_nonfinite == "stop" and not (math.isfinite(loss) and math.isfinite(gradient_norm)):
+        raise NumericsError(place, hint=f"{show}; train.on_nonfinite=skip goes on without such steps")
+    if state.skipped_steps >= config.train.skip_budget:
+        raise NumericsError(f"{place}; {state.skipped_steps} steps were skipped before", hint=show)
