@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 
-from criadero.config import validate
-from criadero.errors import DataError
 from criadero.shards.batch import IGNORED, NO_SAMPLE, Batch
-from criadero.shards.config import DataConfig
-from criadero.shards.held_out import HeldOut, open_held_out
+from criadero.shards.held_out import HeldOut
 from criadero.shards.read import ShardSet
 from shards.conftest import BuildShards, make_documents
 
@@ -80,21 +75,16 @@ def test_document_numbers_follow_the_stored_boundaries(shards: ShardSet) -> None
             assert all(positions[n] == 0 for n in range(T) if tokens[n] == 1)
 
 
-def test_several_sources_are_one_held_out_text(build_shards: BuildShards, tmp_path: Path) -> None:
-    first = build_shards(make_documents(60), "first", heldout_fraction=0.5)
-    second = build_shards(make_documents(60, prefix="x"), "second", heldout_fraction=0.5)
-    third = build_shards(make_documents(3), "third")
-    sources = [{"name": folder.name, "path": folder} for folder in (first, second, third)]
-    config = validate(DataConfig, {"sources": sources, "seq_len": T}, where="test")
-    both = [ShardSet(first / "heldout"), ShardSet(second / "heldout")]
-    held_out = open_held_out(config)
+def test_several_sources_are_one_held_out_text(build_shards: BuildShards) -> None:
+    both = [
+        ShardSet(build_shards(make_documents(60, prefix=name), name, heldout_fraction=0.5) / "heldout")
+        for name in ("first", "second")
+    ]
+    held_out = HeldOut(both, seq_len=T)
     held_out.verify()
     assert _targets(list(held_out.batches(4))) == [
         t for s in both for t in s.tokens(0, s.num_tokens).tolist()
     ]
-    part = open_held_out(config, max_tokens=600)
+    part = HeldOut(both, seq_len=T, max_tokens=600)
     assert len(_targets(list(part.batches(4)))) == part.num_tokens <= 600
-    assert {piece.shards.path for piece in part._pieces} == {s.path for s in held_out.shard_sets}
-    alone = validate(DataConfig, {"sources": sources[2:], "seq_len": T}, where="test")
-    with pytest.raises(DataError, match="no source has held-out text"):
-        open_held_out(alone)
+    assert {piece.shards.path for piece in part._pieces} == {s.path for s in both}

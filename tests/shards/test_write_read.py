@@ -16,11 +16,12 @@ from criadero.corpus.document import Document
 from criadero.errors import DataError, ResourceError, RunError
 from criadero.shards import document_ids, write
 from criadero.shards.config import ShardConfig
+from criadero.shards.describe import find_document
 from criadero.shards.document_ids import is_held_out
 from criadero.shards.header import HEADER_BYTES, Header
-from criadero.shards.manifest import read_build_manifest
+from criadero.shards.manifest import read_build_manifest, split_folders
 from criadero.shards.read import ShardSet
-from criadero.shards.write import BuildProgress, build
+from criadero.shards.write import BuildProgress, build, build_from_files
 from shards.conftest import BuildShards, make_documents
 from shards.fake_tokenizer import ByteTokenizer
 
@@ -65,10 +66,16 @@ def test_tokens_are_addressed_across_shards(build_shards: BuildShards) -> None:
 
 
 def test_a_document_is_found_by_its_id(build_shards: BuildShards) -> None:
-    shards = ShardSet(build_shards(make_documents(30)) / "train")
-    assert shards.find_document("doc-29").index == 29
-    with pytest.raises(DataError, match=r"no document of .* 'doc-30'"):
-        shards.find_document("doc-30")
+    folder = build_shards(make_documents(60), heldout_fraction=0.5)
+    for document in make_documents(60):
+        shards, stored = find_document(split_folders(folder), document.id)
+        assert stored.id == document.id
+        split = "heldout" if is_held_out(document.id, seed=0, fraction=0.5) else "train"
+        assert shards.path == folder / split
+    with pytest.raises(DataError, match=r"no document in .* is called 'doc-60'"):
+        find_document([folder / "train"], "doc-60")
+    with pytest.raises(DataError, match="holds no token shards"):
+        split_folders(folder.parent)
 
 
 @settings(max_examples=25, deadline=None)
@@ -144,6 +151,20 @@ def test_the_manifest_says_what_was_built_from_what(tmp_path: Path) -> None:
     totals = [sum(getattr(s, f"num_{x}") for s in manifest.splits.values()) for x in ("documents", "tokens")]
     assert [seen[-1].num_documents, seen[-1].num_tokens] == totals
     assert (tmp_path / "out/tokenizer/tokenizer.json").is_file()
+
+
+def test_files_are_built_with_their_hashes_and_skips_counted(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("first")
+    (tmp_path / "b.jsonl").write_text('{"id": "x", "text": "second"}\nbroken\n')
+    inputs = [tmp_path / "a.txt", tmp_path / "b.jsonl"]
+    config = ShardConfig(source="mine", heldout_fraction=0)
+    with pytest.raises(DataError, match=r"b\.jsonl:2: not JSON"):
+        build_from_files(inputs, ByteTokenizer(), tmp_path / "out", config=config)
+    manifest = build_from_files(inputs, ByteTokenizer(), tmp_path / "out", config=config, on_bad="skip")
+    assert manifest.skipped == {"b.jsonl": 1}
+    assert [(f.name, f.sha256) for f in manifest.inputs] == [(p.name, files.sha256_file(p)) for p in inputs]
+    shards = ShardSet(tmp_path / "out/train")
+    assert [shards.document(index).id for index in range(2)] == ["a.txt", "x"]
 
 
 def test_batches_are_bounded_and_change_nothing(build_shards: BuildShards, monkeypatch) -> None:

@@ -5,7 +5,9 @@ Entry points: `describe_step` for past (or future) samples, `document_text` for 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -68,6 +70,21 @@ def document_text(shards: ShardSet, tokenizer: Tokenizer, document: StoredDocume
     """
     require_tokenizer(shards, tokenizer)
     return _decode(shards, tokenizer, document, document.start, document.stop)
+
+
+def find_document(folders: Sequence[Path], document_id: str) -> tuple[ShardSet, StoredDocument]:
+    """Return the split, of those in `folders`, that holds a document, and where it lies in it.
+
+    Raises:
+        DataError: none does.
+    """
+    for folder in folders:
+        shards = ShardSet(folder)
+        if (document := shards.find_document(document_id)) is not None:
+            return shards, document
+    raise DataError(
+        f"no document in {', '.join(f'`{folder}`' for folder in folders)} is called {document_id!r}"
+    )
 
 
 def require_tokenizer(shards: ShardSet, tokenizer: Tokenizer) -> None:

@@ -12,9 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from criadero.errors import DataError
 from criadero.shards.batch import Batch, Row, collate
-from criadero.shards.config import DataConfig
 from criadero.shards.permutation import permute
 from criadero.shards.read import ShardSet
 
@@ -138,21 +136,3 @@ class HeldOut:
             for part, place in self._covering(start, stop)
         ]
         return np.concatenate(parts) if parts else Row().starts
-
-
-def open_held_out(config: DataConfig, *, max_tokens: int | None = None) -> HeldOut:
-    """Open the held-out splits of all sources that have one.
-
-    Raises:
-        DataError: no source has one, or one is damaged.
-    """
-    folders = [source.path / "heldout" for source in config.sources]
-    present = [ShardSet(folder) for folder in folders if folder.is_dir()]
-    if not present:
-        raise DataError(
-            f"no source has held-out text: `{folders[0]}` does not exist",
-            hint="build the shards with --heldout-fraction above 0 and more documents",
-        )
-    return HeldOut(
-        present, seq_len=config.seq_len, max_tokens=max_tokens, mask_documents=config.mask_documents
-    )

@@ -119,6 +119,18 @@ def read_build_manifest(folder: Path) -> BuildManifest:
     return _read(BuildManifest, folder / MANIFEST_NAME)
 
 
+def split_folders(path: Path) -> list[Path]:
+    """Return the folders of the splits below what `build` made; a split's own folder is itself.
+
+    Raises:
+        DataError: `path` is neither.
+    """
+    below = [path / split for split in ("train", "heldout") if (path / split / MANIFEST_NAME).is_file()]
+    if not below and not (path / MANIFEST_NAME).is_file():
+        raise DataError(f"`{path}` holds no token shards", hint="name a folder that `shards build` made")
+    return below or [path]
+
+
 def _read(model: type[M], path: Path) -> M:
     values: Any = files.read_json(path)
     version = values.get("format_version") if isinstance(values, dict) else None

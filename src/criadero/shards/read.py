@@ -159,17 +159,13 @@ class ShardSet:
             number += 1
         return np.concatenate(found) if found else np.empty(0, dtype=np.int64)
 
-    def find_document(self, document_id: str) -> StoredDocument:
-        """Return the document with this id, by looking at all of them.
-
-        Raises:
-            DataError: there is none.
-        """
+    def find_document(self, document_id: str) -> StoredDocument | None:
+        """Return the document with this id, None if there is none, by looking at all of them."""
         for number, shard in enumerate(self._shards):
             for local in range(shard.num_documents):
                 if shard.document_id(local) == document_id:
                     return self.document(int(self._document_starts[number]) + local)
-        raise DataError(f"no document of `{self.path}` has the id {document_id!r}")
+        return None
 
     def document_tokens(self) -> Int64s:
         """Return the number of tokens of every document, BOS and EOS included."""

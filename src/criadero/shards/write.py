@@ -1,4 +1,4 @@
-"""From documents to token shards: `build`.
+"""From documents to token shards: `build`, and `build_from_files` for text files.
 
 Documents are encoded in batches, dealt to the train or held-out split by a hash of (seed, id), and appended
 to shard files; memory holds one batch of text, one shard's document table and 16 bytes per document id.
@@ -8,6 +8,7 @@ The output folder appears, complete with manifests and the tokenizer, when every
 from __future__ import annotations
 
 import errno
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ import criadero
 from criadero import files
 from criadero.config import to_values
 from criadero.corpus.document import Document
+from criadero.corpus.sources import text
 from criadero.errors import DataError, ResourceError
 from criadero.notices import say_once
 from criadero.shards.config import ShardConfig
@@ -94,6 +96,39 @@ def build(
             raise ResourceError(f"the disk of `{out}` is full; nothing was kept") from problem
         raise
     return manifest
+
+
+def build_from_files(
+    inputs: Sequence[Path],
+    tokenizer: Tokenizer,
+    out: Path,
+    *,
+    config: ShardConfig,
+    on_bad: text.OnBad = "raise",
+    progress: Callable[[BuildProgress], None] | None = None,
+) -> BuildManifest:
+    """Build shards from text files and folders (see corpus/sources/text.py), whose hashes are kept.
+
+    Raises:
+        DataError: as `build`, and a record that cannot be read unless `on_bad` is "skip".
+        ResourceError, RunError: as `build`.
+    """
+    skipped: Counter[str] = Counter()
+    documents = (
+        document
+        for path in inputs
+        for document in text.read(path, source=config.source, on_bad=on_bad, skipped=skipped)
+    )
+    return build(
+        documents,
+        tokenizer,
+        out,
+        config=config,
+        inputs=[file for path in inputs for file in text.describe(path)],
+        expected_bytes=sum(map(text.estimated_text_bytes, inputs)),
+        skipped=skipped,
+        progress=progress,
+    )
 
 
 def _identity(tokenizer: Tokenizer, config: ShardConfig) -> TokenizerIdentity:
