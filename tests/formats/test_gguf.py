@@ -9,13 +9,13 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from formats.foreign_models import dequantised, gguf_weights, logits, random_llama, write_gguf
 from gguf.constants import GGMLQuantizationType as Quantization
 
 from criadero.errors import FormatError
 from criadero.formats.gguf import open_file
 from criadero.formats.gguf_header import read_header
 from criadero.formats.load import load_model, load_tokenizer
+from foreign_models import dequantised, gguf_weights, logits, random_llama, write_gguf
 
 READ = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"]
 
@@ -50,6 +50,22 @@ def test_a_sentencepiece_vocabulary_becomes_a_tokenizer(tmp_path: Path) -> None:
     names = [tokenizer.piece(token_id) for token_id in tokenizer.encode("hi the \u00e9", bos=True)]
     assert names == ["<s>", "\u2581hi", "\u2581the", "\u2581", "<0xC3>", "<0xA9>"]
     assert tokenizer.decode(tokenizer.encode("hi the \u00e9")) == "hi the \u00e9"
+
+
+def test_a_byte_level_vocabulary_becomes_a_tokenizer(tmp_path: Path) -> None:
+    write_gguf(tmp_path / "m.gguf", random_llama(), Quantization.Q8_0, vocabulary="gpt2")
+    tokenizer = load_tokenizer(tmp_path / "m.gguf")
+    names = [tokenizer.piece(token_id) for token_id in tokenizer.encode("hi the 12", eos=True)]
+    assert names == ["hi", "\u0120the", "\u0120", "1", "2", "<|im_end|>"]
+    assert 270 not in tokenizer.encode("<|im_end|>")
+    assert tokenizer.bos_id == 269
+
+
+def test_a_chat_template_is_recognised_or_reported_and_never_run(tmp_path: Path) -> None:
+    write_gguf(tmp_path / "m.gguf", random_llama(), Quantization.Q8_0, vocabulary="gpt2")
+    loaded = load_model(tmp_path / "m.gguf")
+    assert loaded.chat_template is None
+    assert loaded.has_unknown_template
 
 
 @pytest.mark.parametrize(("factor", "original"), [(8.0, 64), (32.0, 8192)])
@@ -123,7 +139,8 @@ def rewritten(path: Path, model: Any, tensors: dict[str, Any], extra: dict[str, 
     numbers = {
         "context_length": config.max_position_embeddings, "embedding_length": config.hidden_size,
         "block_count": config.num_hidden_layers, "feed_forward_length": config.intermediate_size,
-        "attention.head_count": config.num_attention_heads, "attention.head_count_kv": config.num_key_value_heads,
+        "attention.head_count": config.num_attention_heads,
+        "attention.head_count_kv": config.num_key_value_heads,
     }  # fmt: skip
     for key, value in numbers.items():
         writer.add_uint32(f"llama.{key}", value)

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from formats.foreign_models import TOKENS_BT, logits, random_llama
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from criadero import files
 from criadero.errors import FormatError, RunError
@@ -17,6 +16,7 @@ from criadero.formats.huggingface import open_folder, save_model
 from criadero.formats.huggingface_config import parse_config
 from criadero.formats.load import load_model
 from criadero.model.config import ModelConfig
+from foreign_models import logits, random_llama
 
 LLAMA3_ROPE = {
     "rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,

@@ -71,8 +71,10 @@ def _detect_folder(path: Path) -> Found:
         return Found("huggingface", path)
     if (path / "params.json").is_file() and any(path.glob("consolidated.*.pth")):
         return Found("meta", path)
-    if (checkpoint := _checkpoint_in(path)) is not None:
-        return Found("checkpoint", checkpoint)
+    if (path / "checkpoints").is_dir():
+        return Found("checkpoint", path / "checkpoints")
+    if (path / "manifest.json").is_file() or any(path.glob("step-*")):
+        return Found("checkpoint", path)
     if len(files := sorted(path.glob("*.gguf"))) == 1:
         return Found("gguf", files[0])
     raise FormatError(

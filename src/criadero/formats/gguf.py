@@ -142,7 +142,8 @@ def _read(path: Path, tensor: GGUFTensor) -> Tensor:
         return torch.from_numpy(rows.view(np.float16))
     if tensor.type == GGMLQuantizationType.BF16:
         return torch.from_numpy(rows).view(torch.bfloat16)
-    return torch.from_numpy(dequantize(rows, tensor.type))
+    with np.errstate(all="ignore"):  # a scale that is not finite gives weights that are not
+        return torch.from_numpy(dequantize(rows, tensor.type))
 
 
 def _config(path: Path, header: GGUFHeader) -> ModelConfig:

@@ -32,7 +32,8 @@ _HEADER_BYTES = 24
 _STRING, _ARRAY = 8, 9
 _BOOL = 7
 _SCALARS = {
-    0: "u1", 1: "i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", _BOOL: "u1", 10: "<u8", 11: "<i8", 12: "<f8",
+    0: "u1", 1: "i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", _BOOL: "u1",
+    10: "<u8", 11: "<i8", 12: "<f8",
 }  # fmt: skip
 
 
@@ -134,8 +135,7 @@ class _Scanner:
             length = self.count(what, MAX_ARRAY_LENGTH, least_bytes=8)
             return [self.string(f"an element of {key!r:.100}", MAX_NAME_BYTES) for _ in range(length)]
         if kind not in _SCALARS:
-            raise self.fault(what, "belongs to an array of arrays, which no model needs" if kind == _ARRAY else
-                             f"belongs to elements of type {kind}, no such type")  # fmt: skip
+            raise self.fault(what, f"is that of elements of type {kind}: numbers or strings expected")
         length = self.count(what, MAX_ARRAY_LENGTH, least_bytes=np.dtype(_SCALARS[kind]).itemsize)
         return self.scalars(key, kind, length)
 

@@ -21,6 +21,7 @@ from criadero.formats.gguf_tokenizer import read_tokenizer
 from criadero.formats.stored import StoredModel
 from criadero.model.config import ModelConfig
 from criadero.model.transformer import Transformer
+from criadero.tokenizer import chat
 from criadero.tokenizer import tokenizer as tokenizers
 from criadero.tokenizer.tokenizer import Tokenizer
 
@@ -81,7 +82,7 @@ def load_model(
         name: tensor.read().to(device=device, dtype=dtype) for name, tensor in stored.tensors.items()
     }
     model.load_state_dict(weights, assign=True)
-    name = _template_name(stored.chat_template)
+    name = chat.recognise(stored.chat_template)
     return LoadedModel(
         model=model,
         config=stored.config,
@@ -104,14 +105,6 @@ def tokenizer_of(stored: StoredModel) -> Tokenizer | None:
             hint="the tokenizer belongs to another model",
         )
     return tokenizer
-
-
-def _template_name(text: str | None) -> str | None:
-    if text is None:
-        return None
-    from criadero.tokenizer import chat
-
-    return chat.recognise(text)
 
 
 def load_tokenizer(path: Path) -> Tokenizer:

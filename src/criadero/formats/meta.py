@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -94,7 +95,9 @@ def _part_paths(folder: Path) -> list[Path]:
 def _open_part(path: Path) -> dict[str, Tensor]:
     """Open one part without running anything it holds: tensors and plain containers only."""
     try:
-        table = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's advice on pickle protocols is not for the user
+            table = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (
         pickle.UnpicklingError,
         RuntimeError,
@@ -104,8 +107,9 @@ def _open_part(path: Path) -> dict[str, Tensor]:
         KeyError,
         TypeError,
     ) as problem:
+        reason = str(problem).partition("\n")[0] or type(problem).__name__
         raise FormatError(
-            f"`{path}` cannot be opened as tensors only: {str(problem).splitlines()[0] if str(problem) else ''}",
+            f"`{path}` cannot be opened as tensors only: {reason}",
             hint="a file that holds more than tensors could run code and is never opened another way",
         ) from None
     except (AttributeError, IndexError, MemoryError, UnicodeError, OverflowError, AssertionError) as problem:

@@ -1,13 +1,12 @@
 """Tiny LLaMA models as others would write them: Hugging Face, Meta in parts, GGUF.
 
-The writers and the forward pass here are naive on purpose and share no code with criadero: Meta's layout is
-made row by row, and `paper_logits` follows the paper's formulas with complex numbers.
+The writers here are naive on purpose and share no code with the package: layouts are made row by row.
+`naive_llama.naive_logits` computes what Meta's layout means.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,8 @@ import torch
 from gguf.constants import GGMLQuantizationType as Quantization
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
+
+from naive_llama import interleaved_rows
 
 TOKENS_BT = torch.tensor([[1, 7, 300 % 271, 5, 44], [2, 200, 13, 9, 8]])
 
@@ -42,20 +43,11 @@ def logits(model: torch.nn.Module, tokens_BT: Tensor = TOKENS_BT) -> Tensor:
     return found if isinstance(found, Tensor) else found.logits
 
 
-def interleaved(weight_OD: Tensor, num_heads: int) -> Tensor:
-    """Rows of halves to rows of neighbouring pairs, one row at a time."""
-    rows, head_dim = [], weight_OD.shape[0] // num_heads
-    for head in range(num_heads):
-        for pair in range(head_dim // 2):
-            rows.append(weight_OD[head * head_dim + pair])
-            rows.append(weight_OD[head * head_dim + head_dim // 2 + pair])
-    return torch.stack(rows)
-
-
 META_NAMES = {
-    "self_attn.q_proj": "attention.wq", "self_attn.k_proj": "attention.wk", "self_attn.v_proj": "attention.wv",
-    "self_attn.o_proj": "attention.wo", "mlp.gate_proj": "feed_forward.w1", "mlp.down_proj": "feed_forward.w2",
-    "mlp.up_proj": "feed_forward.w3", "input_layernorm": "attention_norm", "post_attention_layernorm": "ffn_norm",
+    "self_attn.q_proj": "attention.wq", "self_attn.k_proj": "attention.wk",
+    "self_attn.v_proj": "attention.wv", "self_attn.o_proj": "attention.wo",
+    "mlp.gate_proj": "feed_forward.w1", "mlp.down_proj": "feed_forward.w2", "mlp.up_proj": "feed_forward.w3",
+    "input_layernorm": "attention_norm", "post_attention_layernorm": "ffn_norm",
 }  # fmt: skip
 GGUF_NAMES = {
     "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
@@ -72,9 +64,9 @@ def renamed(
     for name, weight in model.state_dict().items():
         value = weight.clone()
         if "q_proj" in name:
-            value = interleaved(value, config.num_attention_heads)
+            value = interleaved_rows(value, head_dim=config.head_dim)
         if "k_proj" in name:
-            value = interleaved(value, config.num_key_value_heads)
+            value = interleaved_rows(value, head_dim=config.head_dim)
         if name.startswith("model.layers."):
             layer, _, part = name.removeprefix("model.layers.").partition(".")
             found[f"{layer_prefix}{layer}.{table[part.removesuffix('.weight')]}.weight"] = value
@@ -95,8 +87,10 @@ def write_meta(
     """Write consolidated.NN.pth and params.json as the released weights have them."""
     folder.mkdir()
     config = model.config
-    values = {"dim": config.hidden_size, "multiple_of": 32, "n_heads": config.num_attention_heads,
-              "n_layers": config.num_hidden_layers, "norm_eps": config.rms_norm_eps, "vocab_size": -1}  # fmt: skip
+    values = {
+        "dim": config.hidden_size, "multiple_of": 32, "n_heads": config.num_attention_heads,
+        "n_layers": config.num_hidden_layers, "norm_eps": config.rms_norm_eps, "vocab_size": -1,
+    }  # fmt: skip
     if config.num_key_value_heads != config.num_attention_heads:
         values["n_kv_heads"] = config.num_key_value_heads
     (folder / "params.json").write_text(json.dumps(values | params))
@@ -110,53 +104,8 @@ def write_meta(
         torch.save(table, folder / f"consolidated.{part:02d}.pth")
 
 
-def paper_logits(weights: dict[str, Tensor], params: dict[str, Any], tokens_BT: Tensor) -> Tensor:
-    """LLaMA 2.2 in float64, with neighbouring pairs as complex numbers, straight from the formulas."""
-    weights = {name: weight.double() for name, weight in weights.items()}
-    heads, kv_heads = params["n_heads"], params.get("n_kv_heads", params["n_heads"])
-    width = params["dim"] // heads
-
-    def norm(x: Tensor, name: str) -> Tensor:
-        return x / torch.sqrt((x**2).mean(-1, keepdim=True) + params["norm_eps"]) * weights[name]
-
-    def rotate(x: Tensor) -> Tensor:  # (T, heads, width)
-        pairs = torch.view_as_complex(x.reshape(*x.shape[:-1], width // 2, 2))
-        theta = 10000.0 ** (-2 * torch.arange(width // 2, dtype=torch.float64) / width)
-        angles = torch.outer(torch.arange(len(x), dtype=torch.float64), theta)
-        return torch.view_as_real(pairs * torch.polar(torch.ones_like(angles), angles)[:, None]).reshape(
-            x.shape
-        )
-
-    def attention(x: Tensor, at: str) -> Tensor:
-        q = rotate((x @ weights[f"{at}.wq.weight"].T).reshape(len(x), heads, width))
-        k = rotate((x @ weights[f"{at}.wk.weight"].T).reshape(len(x), kv_heads, width))
-        v = (x @ weights[f"{at}.wv.weight"].T).reshape(len(x), kv_heads, width)
-        out = torch.zeros_like(q)
-        for head in range(heads):
-            shared = head // (heads // kv_heads)
-            for time in range(len(x)):
-                scores = torch.softmax(k[: time + 1, shared] @ q[time, head] / math.sqrt(width), dim=0)
-                out[time, head] = scores @ v[: time + 1, shared]
-        return out.reshape(len(x), -1) @ weights[f"{at}.wo.weight"].T
-
-    def feed_forward(x: Tensor, at: str) -> Tensor:
-        gate = x @ weights[f"{at}.w1.weight"].T
-        return (gate * torch.sigmoid(gate) * (x @ weights[f"{at}.w3.weight"].T)) @ weights[
-            f"{at}.w2.weight"
-        ].T
-
-    rows = []
-    for tokens_T in tokens_BT:
-        x = weights["tok_embeddings.weight"][tokens_T]
-        for layer in range(params["n_layers"]):
-            x = x + attention(norm(x, f"layers.{layer}.attention_norm.weight"), f"layers.{layer}.attention")
-            x = x + feed_forward(norm(x, f"layers.{layer}.ffn_norm.weight"), f"layers.{layer}.feed_forward")
-        rows.append(norm(x, "norm.weight") @ weights["output.weight"].T)
-    return torch.stack(rows)
-
-
 def write_gguf(
-    path: Path, model: LlamaForCausalLM, quantization: Quantization, *, vocabulary: bool = True
+    path: Path, model: LlamaForCausalLM, quantization: Quantization, *, vocabulary: str = "llama"
 ) -> None:
     """Write a GGUF file with llama.cpp's own writer, matrices quantised, norms in float32."""
     config = model.config
@@ -171,8 +120,7 @@ def write_gguf(
     writer.add_rope_dimension_count(config.head_dim)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_vocab_size(config.vocab_size)
-    if vocabulary:
-        add_vocabulary(writer)
+    (add_vocabulary if vocabulary == "llama" else add_byte_vocabulary)(writer)
     for name, weight in gguf_weights(model).items():
         values = weight.numpy()
         if values.ndim == 1 or quantization == Quantization.F32:
@@ -205,16 +153,34 @@ def add_vocabulary(writer: gguf.GGUFWriter) -> None:
     writer.add_unk_token_id(0)
 
 
+def add_byte_vocabulary(writer: gguf.GGUFWriter) -> None:
+    """A GPT-2-style vocabulary of 271: every byte, 13 merges, 2 control tokens, with a chat template."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [256 + rank for rank in range(256 - len(printable))]
+    pairs = [("h", "i"), ("t", "h"), ("th", "e"), ("\u0120", "the"), ("\u0120", "hi"), ("e", "r"), ("i", "n"),
+             ("a", "n"), ("an", "d"), ("o", "n"), ("r", "e"), ("in", "g"), ("o", "u")]  # fmt: skip
+    tokens = [chr(character) for character in printable + others] + [left + right for left, right in pairs]
+    tokens += ["<|im_start|>", "<|im_end|>"]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("smollm")
+    writer.add_token_list(tokens)
+    writer.add_token_merges([f"{left} {right}" for left, right in pairs])
+    writer.add_token_types([1] * 269 + [3, 3])
+    writer.add_bos_token_id(269)
+    writer.add_eos_token_id(270)
+    writer.add_chat_template("{% for m in messages %}{{ evil(m) }}{% endfor %}")
+
+
 def dequantised(model: LlamaForCausalLM, quantization: Quantization) -> LlamaForCausalLM:
     """The same model with each matrix quantised and read back, in the row order of the file."""
-    config, copy = model.config, random_llama(**{**model.config.to_dict()})
+    config, copy = model.config, random_llama(**model.config.to_dict())
     state = {}
     for name, weight in model.state_dict().items():
         value = weight.clone()
         if value.dim() == 2:
             heads = config.num_attention_heads if "q_proj" in name else config.num_key_value_heads
             rotated = "q_proj" in name or "k_proj" in name
-            rows = (interleaved(value, heads) if rotated else value).numpy()
+            rows = (interleaved_rows(value, head_dim=config.head_dim) if rotated else value).numpy()
             back = gguf.quants.dequantize(gguf.quants.quantize(rows, quantization), quantization)
             value = torch.from_numpy(np.array(back, dtype=np.float32))
             value = halves(value, heads) if rotated else value
@@ -224,7 +190,7 @@ def dequantised(model: LlamaForCausalLM, quantization: Quantization) -> LlamaFor
 
 
 def halves(weight_OD: Tensor, num_heads: int) -> Tensor:
-    """The inverse of `interleaved`, one row at a time."""
+    """The inverse of `interleaved_rows`, one row at a time."""
     head_dim = weight_OD.shape[0] // num_heads
     order = [
         h * head_dim + r for h in range(num_heads) for r in [*range(0, head_dim, 2), *range(1, head_dim, 2)]
