@@ -181,7 +181,6 @@ def test_masks_are_absent_unless_asked_for(batches: Batches) -> None:
     batch = batches.batch(0, 2)
     assert batch.document_BT is None
     assert batch.positions_BT is None
-    assert batch.mask_BTT is None
 
 
 def test_padding_rows_can_be_masked_too(folders: tuple[Path, Path]) -> None:
@@ -189,8 +188,8 @@ def test_padding_rows_can_be_masked_too(folders: tuple[Path, Path]) -> None:
     (batch,) = batches.share(0, global_count=1, rank=0, world_size=2, micro_count=4)
     assert batch.sample_indices == (NO_SAMPLE,)
     assert batch.num_targets == 0
-    assert batch.mask_BTT is not None
-    assert torch.equal(batch.mask_BTT[0], torch.ones(T, T).tril().bool())
+    assert batch.document_BT is not None
+    assert torch.equal(document_mask_BTT(batch.document_BT)[0], torch.ones(T, T).tril().bool())
 
 
 def _damage(folder: Path, value: int = 60_000) -> None:

@@ -52,11 +52,6 @@ class Batch:
     document_BT: Tensor | None = None
     positions_BT: Tensor | None = None
 
-    @property
-    def mask_BTT(self) -> Tensor | None:
-        """The attention mask of `document_mask_BTT`, made anew at each call; None means causal."""
-        return None if self.document_BT is None else document_mask_BTT(self.document_BT)
-
 
 def collate(rows: Sequence[Row], seq_len: int, *, mask_documents: bool) -> Batch:
     """Return rows as one batch of shape (len(rows), seq_len)."""
