@@ -212,7 +212,8 @@ def test_each_token_runs_the_model_once_on_one_position(generator):
     assert lengths == [(1, len(PROMPT)), (1, 1), (1, 1), (1, 1)]
 
 
-def test_settings_without_effect_are_said_once(generator, caplog):
+def test_settings_without_effect_are_said_once(generator, caplog, monkeypatch):
+    monkeypatch.setattr("criadero.notices._said", set())
     for _ in range(2):
         generator.generate(PROMPT, SamplingConfig(temperature=0, top_k=3, max_tokens=1))
     assert caplog.text.count("top_k have no effect") == 1

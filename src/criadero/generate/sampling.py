@@ -6,6 +6,7 @@ so that no result depends on how a sort breaks ties. Letters: B batch, V vocabul
 
 from __future__ import annotations
 
+import secrets
 from typing import Annotated
 
 import torch
@@ -49,12 +50,7 @@ def new_generator(seed: int | None) -> torch.Generator:
 
     It draws on the CPU for every device, so that one seed means the same draws everywhere.
     """
-    generator = torch.Generator()
-    if seed is None:
-        generator.seed()
-    else:
-        generator.manual_seed(seed)
-    return generator
+    return torch.Generator().manual_seed(secrets.randbits(32) if seed is None else seed)
 
 
 def sample(logits_BV: Tensor, config: SamplingConfig, generator: torch.Generator) -> Tensor:

@@ -1,0 +1,125 @@
+"""`criadero generate MODEL PROMPT`: prints the continuation of a prompt, and nothing else, on stdout."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from criadero.cli.output import print_json
+
+if TYPE_CHECKING:
+    from criadero.generate.engine import Completion, Token
+
+
+class Precision(StrEnum):
+    """What the weights are held and multiplied in."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+# The options of every verb that samples; unset ones take the defaults of SamplingConfig.
+MaxTokens = Annotated[
+    int | None, typer.Option(help="Most tokens to write. Default: 256.", show_default=False)
+]
+Temperature = Annotated[float | None, typer.Option(help="0 is greedy. Default: 0.8.", show_default=False)]
+TopP = Annotated[float | None, typer.Option(help="Keep the likeliest tokens up to this sum.")]
+TopK = Annotated[int | None, typer.Option(help="Keep this many of the likeliest tokens.")]
+MinP = Annotated[float | None, typer.Option(help="Drop tokens below this part of the likeliest.")]
+Seed = Annotated[int | None, typer.Option(help="Same seed, same text.")]
+Stop = Annotated[list[str] | None, typer.Option(help="Text that ends the answer; may be repeated.")]
+Device = Annotated[str | None, typer.Option(help="Such as cpu or cuda:0. Default: a GPU if there is one.")]
+Dtype = Annotated[
+    Precision | None, typer.Option(help="Default: bfloat16 on a GPU, else float32.", show_default=False)
+]
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="Model folder, run, checkpoint or .gguf file.")]
+
+
+def generate(
+    model: Model,
+    prompt: Annotated[
+        str,
+        typer.Argument(metavar="PROMPT", help="Text to continue; - reads stdin, less one final line end."),
+    ],
+    max_tokens: MaxTokens = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    top_k: TopK = None,
+    min_p: MinP = None,
+    seed: Seed = None,
+    stop: Stop = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Add statistics on stderr.")] = False,
+) -> None:
+    """Continue a text; only the continuation goes to stdout."""
+    from criadero import config
+    from criadero.generate.load import load_generator
+    from criadero.generate.sampling import SamplingConfig
+
+    given = given_options(
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        min_p=min_p,
+        seed=seed,
+        stop=stop,
+    )
+    sampling = config.validate(SamplingConfig, given, where="the command line")
+    text = _read_stdin() if prompt == "-" else prompt
+    opened = load_generator(model, device=device, dtype=dtype)
+    ids = opened.generator.encode(text)
+    live = sys.stdout.isatty() and not json
+    completion = opened.generator.generate(ids, sampling, on_token=_print_token if live else None)
+    if json:
+        print_json(_as_values(completion))
+    else:
+        typer.echo("" if live else completion.text)
+    if verbose:
+        typer.echo(
+            _statistics(completion, f"{opened.loaded.source}, {opened.device}, {opened.dtype}"), err=True
+        )
+
+
+def given_options(**options: Any) -> dict[str, Any]:
+    """Return the options that were given on the command line."""
+    return {name: value for name, value in options.items() if value not in (None, [])}
+
+
+def _read_stdin() -> str:
+    return sys.stdin.read().removesuffix("\n")
+
+
+def _print_token(token: Token) -> None:
+    sys.stdout.write(token.text)
+    sys.stdout.flush()
+
+
+def _as_values(completion: Completion) -> dict[str, Any]:
+    return {
+        "text": completion.text,
+        "ids": list(completion.ids),
+        "finish_reason": completion.finish_reason,
+        "prompt_tokens": completion.prompt_tokens,
+        "completion_tokens": completion.completion_tokens,
+        "tokens_per_second": round(completion.tokens_per_second, 2),
+        "prefill_seconds": round(completion.prefill_seconds, 4),
+        "seed": completion.seed,
+    }
+
+
+def _statistics(completion: Completion, model: str) -> str:
+    return (
+        f"{model}\n"
+        f"prompt {completion.prompt_tokens} tokens in {completion.prefill_seconds:.2f} s, "
+        f"{completion.completion_tokens} tokens at {completion.tokens_per_second:.1f} tokens/s, "
+        f"ended by {completion.finish_reason}"
+        + ("" if completion.seed is None else f", seed {completion.seed}")
+    )
