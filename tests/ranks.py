@@ -1,9 +1,10 @@
 """Run a function on several gloo ranks, each its own process, and get its results back.
 
 `run_ranks(function, 2, argument)` calls `function(mesh, argument)` on ranks 0 and 1 and returns the list of
-results. The function must be importable (module level). Children that outlive the timeout are killed, and
-a failing rank's traceback is the message of the AssertionError. Ranks are forked from a server process that
-has imported torch once, so a rank starts in a fraction of a second.
+results; `run_until_end` does the same and returns how each rank ended, for tests of ranks that die. The
+function must be at module level. Children that outlive the timeout are killed, and a failing rank's
+traceback is the message of the AssertionError. Ranks are forked from a server process that has imported
+torch once, so a rank starts in a fraction of a second.
 """
 
 from __future__ import annotations
@@ -16,10 +17,25 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-PRELOADED = ["torch.distributed.fsdp", "criadero.parallel.parallelize", "criadero.checkpoint.save"]
+PRELOADED = [
+    "torch._dynamo",  # FSDP imports it at the first forward
+    "torch.distributed.fsdp",
+    "criadero.parallel.parallelize",
+    "criadero.checkpoint.save",
+]
+
+
+@dataclass
+class Outcome:
+    """How a rank ended: the function's value, or the traceback; negative exit codes are signals."""
+
+    value: Any = None
+    failure: str | None = "no answer"
+    exit_code: int | None = None
 
 
 def free_port() -> int:
@@ -32,60 +48,73 @@ def run_ranks(
     function: Callable[..., Any], world_size: int, *args: Any, timeout: float = 60, **parallel: Any
 ) -> list[Any]:
     """Call `function(mesh, *args)` on every rank; `parallel` are options of ParallelConfig."""
+    outcomes = run_until_end(function, world_size, *args, timeout=timeout, **parallel)
+    failures = [
+        f"rank {rank} (exit code {outcome.exit_code}):\n{outcome.failure}"
+        for rank, outcome in enumerate(outcomes)
+        if outcome.failure is not None or outcome.exit_code != 0
+    ]
+    assert not failures, "\n".join(failures)
+    return [outcome.value for outcome in outcomes]
+
+
+def run_until_end(
+    function: Callable[..., Any],
+    world_size: int,
+    *args: Any,
+    timeout: float = 60,
+    collective_seconds: float = 30,
+    **parallel: Any,
+) -> list[Outcome]:
+    """Call `function(mesh, *args)` on every rank and wait until all processes have ended."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     answers = context.Queue()
     where = (Path(sys.modules[function.__module__].__file__ or ""), function.__qualname__)
     address = f"127.0.0.1:{free_port()}"
     processes = [
-        context.Process(target=_rank, args=(rank, world_size, address, where, args, parallel, answers))
+        context.Process(
+            target=_rank,
+            args=(rank, world_size, address, where, args, parallel, collective_seconds, answers),
+        )
         for rank in range(world_size)
     ]
+    outcomes = [Outcome() for _ in processes]
     try:
         for process in processes:
             process.start()
-        results = _collect(processes, answers, deadline=time.monotonic() + timeout)
-        for process in processes:
-            process.join(10)
-        codes = [process.exitcode for process in processes]
-        assert codes == [0] * world_size, f"exit codes {codes}"
-        return results
+        _collect(outcomes, processes, answers, deadline=time.monotonic() + timeout)
     finally:
-        for process in processes:
+        for process, outcome in zip(processes, outcomes, strict=True):
             if process.is_alive():
                 process.kill()
             process.join()
+            outcome.exit_code = process.exitcode
         answers.close()
+    return outcomes
 
 
-def _collect(processes: list[Any], answers: Any, *, deadline: float) -> list[Any]:
-    results: dict[int, Any] = {}
-    failures: dict[int, str] = {}
-    while len(results) + len(failures) < len(processes):
-        if failures:
-            deadline = min(deadline, time.monotonic() + 3)
+def _collect(outcomes: list[Outcome], processes: list[Any], answers: Any, *, deadline: float) -> None:
+    """Take answers until every process has ended and the queue is empty, or time is up."""
+    while time.monotonic() < deadline:
+        running = any(process.is_alive() for process in processes)
         try:
-            rank, failure, value = answers.get(timeout=0.2)
+            rank, failure, value = answers.get(timeout=0.1)
+            outcomes[rank].failure, outcomes[rank].value = failure, value
         except queue.Empty:
-            silent = [r for r in range(len(processes)) if r not in results and r not in failures]
-            dead = [r for r in silent if processes[r].exitcode is not None]
-            if time.monotonic() > deadline or (dead and not failures and answers.empty()):
-                failures.update(
-                    {r: f"no answer, exit code {processes[r].exitcode}" for r in (dead or silent)}
-                )
-                break
-            continue
-        if failure is None:
-            results[rank] = value
-        else:
-            failures[rank] = failure
-    text = "\n".join(f"rank {rank} failed:\n{failure}" for rank, failure in sorted(failures.items()))
-    assert not failures, text
-    return [results[rank] for rank in range(len(processes))]
+            if not running:
+                return
 
 
 def _rank(
-    rank: int, world_size: int, address: str, where: Any, args: Any, parallel: Any, answers: Any
+    rank: int,
+    world_size: int,
+    address: str,
+    where: Any,
+    args: Any,
+    parallel: Any,
+    collective_seconds: float,
+    answers: Any,
 ) -> None:
     import torch
 
@@ -97,8 +126,8 @@ def _rank(
     launch = Launch(rank, rank, world_size, address)
     try:
         function = _import(*where)
-        with distributed(launch, torch.device("cpu"), timeout_seconds=30) as device:
-            mesh = build_mesh(ParallelConfig(**parallel), device, timeout_seconds=30)
+        with distributed(launch, torch.device("cpu"), timeout_seconds=collective_seconds) as device:
+            mesh = build_mesh(ParallelConfig(**parallel), device, timeout_seconds=collective_seconds)
             value = function(mesh, *args)
             del mesh
         answers.put((rank, None, value))

@@ -33,6 +33,7 @@ EDGES = {
     ("sinks", "errors"): "everything raises errors",
     ("sinks", "notices"): "a failing sink is said once",
     ("shards", "corpus"): "shards are built from documents",
+    ("checkpoint", "parallel"): "ranks agree on each step of writing and verifying",
     ("formats", "checkpoint"): "a checkpoint is one of the formats a model is read from",
     ("train", "carbon"): "training keeps the energy ledger",
     ("demo", "api"): "the demo is written against the public functions",

@@ -1,0 +1,42 @@
+"""When a rank fails, dies or hangs, the others stop within the timeout and name it."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+import torch.distributed as dist
+
+from criadero.parallel.mesh import Mesh
+from ranks import run_until_end
+
+
+def fall_silent(mesh: Mesh, how: str) -> None:
+    if mesh.dp_rank == 1:
+        if how == "dies":
+            os._exit(3)
+        if how == "fails":
+            raise ValueError("record 17 is broken")
+        time.sleep(10)
+    dist.barrier()
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("dies", "rank 1 died or hangs"),
+        ("hangs", "rank 1 died or hangs"),
+        ("fails", "rank 1 failed (ValueError: record 17 is broken)"),
+    ],
+)
+def test_the_other_ranks_stop_and_name_the_one_at_fault(how: str, said: str):
+    began = time.monotonic()
+    first, second = run_until_end(fall_silent, 2, how, timeout=20, collective_seconds=3)
+    assert time.monotonic() - began < 22
+    assert first.exit_code == 0  # the harness caught the error: no abort, no hang
+    assert first.failure is not None
+    assert f"DistributedError: rank 0 lost contact: {said}" in first.failure
+    if how == "fails":
+        assert second.failure is not None
+        assert second.failure.rstrip().endswith("ValueError: record 17 is broken")
