@@ -164,7 +164,9 @@ def save_model(
 
 
 def _token_ids(tokenizer: Tokenizer | None) -> dict[str, int]:
-    ids = {"bos_token_id": tokenizer and tokenizer.bos_id, "eos_token_id": tokenizer and tokenizer.eos_id}
+    if tokenizer is None:
+        return {}
+    ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
     return {name: token_id for name, token_id in ids.items() if token_id is not None}
 
 

@@ -165,7 +165,7 @@ class SafetensorsWriter:
         self._missing.remove(name)
         data = tensor.detach().to(device="cpu", dtype=self.dtype).contiguous()
         self._stream.seek(self._start_bytes + self._offsets[name])
-        self._stream.write(memoryview(data.view(-1).view(torch.uint8).numpy()))
+        self._stream.write(data.view(-1).view(torch.uint8).numpy().data)
 
     def close(self) -> None:
         """Finish the file durably; every announced tensor must have come."""
