@@ -116,11 +116,11 @@ def _require_skip_allowed(
     ranks = [rank for rank, finite in enumerate(finite_by_rank) if not finite]
     last_sample = state.next_sample + config.batch_sequences - 1
     place = (
-        f"step {state.step}: loss {loss}, gradient norm {gradient_norm}"
+        f"step {state.step + 1}: loss {loss}, gradient norm {gradient_norm}"
         + (f", loss not finite on rank {', '.join(map(str, ranks))}" if ranks else "")
         + f", training samples {state.next_sample} to {last_sample}; no parameter was changed"
     )
-    show = f"`criadero shards show --run {config.run.folder} --step {state.step}` shows the text"
+    show = f"`criadero shards show --run {config.run.folder} --step {state.step + 1}` shows the text"
     if config.train.on_nonfinite == "stop" and not (math.isfinite(loss) and math.isfinite(gradient_norm)):
         raise NumericsError(place, hint=f"{show}; train.on_nonfinite=skip goes on without such steps")
     if state.skipped_steps >= config.train.skip_budget:

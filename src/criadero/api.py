@@ -1,0 +1,87 @@
+"""The public Python functions: the command line's verbs, with the same names and meaning.
+
+What is listed in `criadero.__all__` keeps its name, arguments and result within a major version;
+everything else may move.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from criadero import config as configuration
+from criadero.errors import FormatError
+from criadero.formats.importing import import_model
+from criadero.formats.load import LoadedModel, load_model
+from criadero.generate.engine import Completion, Generator
+from criadero.generate.sampling import SamplingConfig
+from criadero.shards.config import ShardConfig
+from criadero.shards.manifest import BuildManifest
+from criadero.shards.write import build_from_files
+from criadero.tokenizer.tokenizer import Tokenizer
+from criadero.tokenizer.train import TokenizerTrainConfig
+from criadero.tokenizer.train import train as _train_tokenizer
+from criadero.train.config import RunConfig
+from criadero.train.loop import TrainResult
+from criadero.train.loop import train as _train
+
+__all__ = ["build_shards", "generate", "import_model", "load_model", "train", "train_tokenizer"]
+
+
+def train_tokenizer(
+    texts_by_source: Mapping[str, Iterable[str]], out: str | Path, **settings: Any
+) -> Tokenizer:
+    """Learn a SentencePiece BPE vocabulary with LLaMA's settings.
+
+    Args:
+        texts_by_source: documents by the name of their source.
+        out: tokenizer folder to make.
+        settings: fields of `TokenizerTrainConfig`, such as `vocab_size`.
+    """
+    config = configuration.validate(TokenizerTrainConfig, settings, where="train_tokenizer")
+    return _train_tokenizer(texts_by_source, Path(out), config)
+
+
+def build_shards(
+    inputs: Iterable[str | Path], tokenizer: Tokenizer, out: str | Path, **settings: Any
+) -> BuildManifest:
+    """Encode text files into token shards with a train and a held-out split.
+
+    Args:
+        inputs: .txt or .jsonl files, or folders of them.
+        out: folder to make.
+        settings: fields of `ShardConfig`, such as `heldout_fraction`.
+    """
+    config = configuration.validate(ShardConfig, settings, where="build_shards")
+    return build_from_files([Path(path) for path in inputs], tokenizer, Path(out), config=config)
+
+
+def train(config: str | Path | RunConfig, *overrides: str) -> TrainResult:
+    """Pretrain, or go on with, the run of a config file.
+
+    Args:
+        config: a TOML file, or a ready config.
+        overrides: settings to replace, `section.key=value`.
+    """
+    if not isinstance(config, RunConfig):
+        config = configuration.load(RunConfig, Path(config), overrides)
+    return _train(config)
+
+
+def generate(model: str | Path | LoadedModel, prompt: str, **sampling: Any) -> Completion:
+    """Continue a text.
+
+    Args:
+        model: a MODEL path, or one that is loaded already.
+        sampling: fields of `SamplingConfig`, such as `max_tokens` and `temperature`.
+
+    Raises:
+        FormatError: the model has no tokenizer.
+    """
+    loaded = model if isinstance(model, LoadedModel) else load_model(Path(model))
+    if loaded.tokenizer is None:
+        raise FormatError(f"`{loaded.source}` has no tokenizer")
+    config = configuration.validate(SamplingConfig, sampling, where="generate")
+    generator = Generator(loaded.model, loaded.tokenizer)
+    return generator.generate(generator.encode(prompt), config)

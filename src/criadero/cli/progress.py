@@ -1,0 +1,78 @@
+"""How a long run shows itself: a live line on a terminal, a log line every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from torch import nn
+
+from criadero.train.config import RunConfig
+from criadero.train.state import TrainState
+
+logger = logging.getLogger("criadero")
+
+
+class ProgressDisplay:
+    """A training hook that shows step, loss, speed and time left on rank 0."""
+
+    def __init__(self, config: RunConfig, *, shown: bool) -> None:
+        self._seconds_between_lines = config.run.log_seconds
+        self._shown = shown
+        self._live = shown and sys.stderr.isatty()
+        self._last_line = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live and self._last_line:
+            sys.stderr.write("\n")
+
+    def before_step(self, model: nn.Module, state: TrainState) -> None:
+        """Nothing to show yet."""
+
+    def after_step(self, state: TrainState, metrics: Mapping[str, Any], *, total_steps: int) -> None:
+        """Show the step, on a terminal in place, elsewhere if the last line is old enough."""
+        now = time.monotonic()
+        is_last = state.step == total_steps
+        interval = 0.1 if self._live else self._seconds_between_lines
+        if not self._shown or (now - self._last_line < interval and not is_last):
+            return
+        self._last_line = now
+        line = describe_step(state, metrics, total_steps=total_steps)
+        if self._live:
+            sys.stderr.write(f"\r\x1b[K{line}")
+            sys.stderr.flush()
+        else:
+            logger.info(line)
+
+
+def describe_step(state: TrainState, metrics: Mapping[str, Any], *, total_steps: int) -> str:
+    """Return one line: step, loss, rate, norm, tokens per second, MFU if known, time left."""
+    mfu = metrics["mfu_palm"]
+    parts = [
+        f"step {state.step:,}/{total_steps:,} ({100 * state.step / total_steps:.0f}%)",
+        f"loss {metrics['loss']:.4f}",
+        f"lr {metrics['learning_rate']:.2e}",
+        f"norm {metrics['gradient_norm']:.2f}",
+        f"{metrics['tokens_per_second']:,.0f} tokens/s",
+        *([f"MFU {100 * mfu:.1f}%"] if mfu is not None else []),
+        f"{format_seconds(metrics['eta_seconds'])} left",
+    ]
+    return "  ".join(parts)
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a duration for people: `3 d 04 h`, `2 h 05 min`, `4 min 10 s`, `12 s`."""
+    whole = round(seconds)
+    for large, small, name, part in ((86400, 3600, "d", "h"), (3600, 60, "h", "min"), (60, 1, "min", "s")):
+        if whole >= large:
+            return f"{whole // large} {name} {whole % large // small:02d} {part}"
+    return f"{whole} s"

@@ -1,0 +1,215 @@
+"""The whole path on one small machine: text -> tokenizer -> shards -> training -> a model that talks.
+
+Entry point: `run_demo`. It is the training config of configs/demo.toml with what must come before it made
+from the samples: for each source of the config, `SAMPLES/NAME.jsonl.xz` becomes token shards at its path.
+Each step is skipped if a former run finished it, so a stopped demo goes on where it was.
+"""
+
+from __future__ import annotations
+
+import logging
+import lzma
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from criadero import files
+from criadero.carbon.ledger import EnergyTotals, read_segments
+from criadero.carbon.ledger import total as total_energy
+from criadero.corpus.sources import text
+from criadero.errors import DataError, StoppedEarly
+from criadero.formats.load import load_model
+from criadero.generate.engine import Generator
+from criadero.generate.sampling import SamplingConfig
+from criadero.model.presets import num_parameters
+from criadero.report.loss_curve import draw_loss_curve
+from criadero.shards.config import ShardConfig, SourceConfig
+from criadero.shards.document_ids import is_held_out
+from criadero.shards.write import BuildProgress, build_from_files
+from criadero.tokenizer import tokenizer as tokenizers
+from criadero.tokenizer.tokenizer import Tokenizer
+from criadero.tokenizer.train import TokenizerTrainConfig
+from criadero.tokenizer.train import train as train_tokenizer
+from criadero.train.config import RunConfig
+from criadero.train.hooks import Hook
+from criadero.train.loop import TrainResult, train
+from criadero.train.stop import StopFlag
+
+logger = logging.getLogger("criadero")
+
+PROMPT = "The people of this country"
+_SHARDS = ShardConfig(heldout_fraction=0.04)
+
+
+@dataclass(frozen=True)
+class XzSizes:
+    """What xz (preset 9e, a dictionary larger than the text) makes of the same text, bytes.
+
+    Attributes:
+        heldout_text: the held-out text itself, UTF-8.
+        alone: the held-out text compressed alone.
+        after_training_text: what it adds to the compressed training text.
+    """
+
+    heldout_text: int
+    alone: int
+    after_training_text: int
+
+    @property
+    def bits_per_byte_alone(self) -> float:
+        """Comparable with a model that has seen nothing else."""
+        return 8 * self.alone / self.heldout_text
+
+    @property
+    def bits_per_byte_after_training_text(self) -> float:
+        """Comparable with the trained model."""
+        return 8 * self.after_training_text / self.heldout_text
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo shows at its end; energy in kWh, carbon in kg of CO2 equivalent."""
+
+    parameters: int
+    tokens: int
+    heldout_bits_per_byte: float
+    xz_bits_per_byte_alone: float
+    xz_bits_per_byte_after_training_text: float
+    prompt: str
+    sample: str
+    energy_kwh: float
+    energy_measured_fraction: float
+    kgco2e: float
+    seconds: float
+    loss_curve: str
+    metrics: str
+    checkpoints: str
+    model: str
+
+
+def run_demo(config: RunConfig, samples: Path, *, stop: StopFlag, hooks: Sequence[Hook] = ()) -> DemoResult:
+    """Run the demo into `config.run.folder`, or go on with it.
+
+    Args:
+        samples: folder with `NAME.jsonl.xz` for each source of the config.
+        stop: raised to ask for an orderly end.
+        hooks: called around each training step.
+
+    Raises:
+        StoppedEarly: `stop` was raised; run it again to go on.
+        DataError: a sample file is missing, or what a former run left does not fit the config.
+    """
+    paths = {source.name: _sample_path(samples, source) for source in config.data.sources}
+    tokenizer = _make_tokenizer(config, paths)
+    _stop_if_asked(stop)
+    for source in config.data.sources:
+        _make_shards(source, paths[source.name], tokenizer, stop)
+    logger.info("training a LLaMA of %s parameters", f"{num_parameters(config.model):,}")
+    trained = train(config, stop=stop, hooks=hooks)
+    logger.info("compressing the same text with xz, for comparison")
+    result = _describe(config, trained, measure_xz(list(paths.values())))
+    files.write_json(config.run.folder / "summary.json", asdict(result))
+    return result
+
+
+def _sample_path(samples: Path, source: SourceConfig) -> Path:
+    path = samples / f"{source.name}.jsonl.xz"
+    if not path.is_file():
+        raise DataError(
+            f"the sample `{path}` is missing", hint="run from the project's folder, or give --samples"
+        )
+    return path
+
+
+def _make_tokenizer(config: RunConfig, paths: dict[str, Path]) -> Tokenizer:
+    """Learn the vocabulary from the training documents alone; what is held out stays unseen."""
+    folder = config.run.folder / "tokenizer"
+    wanted = config.model.vocab_size
+    if not folder.exists():
+        logger.info("learning a vocabulary of %s tokens", f"{wanted:,}")
+        texts = {name: _texts(path, heldout=False) for name, path in paths.items()}
+        return train_tokenizer(texts, folder, TokenizerTrainConfig(vocab_size=wanted))
+    tokenizer = tokenizers.load(folder)
+    if tokenizer.vocab_size != wanted:
+        raise DataError(
+            f"`{folder}` has {tokenizer.vocab_size:,} tokens, the config asks for {wanted:,}",
+            hint=f"remove `{config.run.folder}` or choose another run.folder",
+        )
+    return tokenizer
+
+
+def _make_shards(source: SourceConfig, path: Path, tokenizer: Tokenizer, stop: StopFlag) -> None:
+    if source.path.exists():
+        return
+
+    def progress(_: BuildProgress) -> None:
+        _stop_if_asked(stop)
+
+    built = build_from_files(
+        [path],
+        tokenizer,
+        source.path,
+        config=_SHARDS.model_copy(update={"source": source.name}),
+        progress=progress,
+    )
+    tokens = built.splits["train"].num_tokens
+    logger.info("source `%s`: %s training tokens", source.name, f"{tokens:,}")
+
+
+def _texts(path: Path, *, heldout: bool) -> Iterator[str]:
+    for document in text.read(path):
+        drawn = is_held_out(document.id, seed=_SHARDS.seed, fraction=_SHARDS.heldout_fraction)
+        if drawn == heldout:
+            yield document.text
+
+
+def measure_xz(paths: list[Path]) -> XzSizes:
+    """Compress the held-out text alone and after the training text; takes about a second a megabyte."""
+    training = "\n".join(t for path in paths for t in _texts(path, heldout=False)).encode()
+    heldout = "\n".join(t for path in paths for t in _texts(path, heldout=True)).encode()
+    with ThreadPoolExecutor() as pool:  # lzma works outside the interpreter's lock
+        alone, before, both = pool.map(xz_bytes, [heldout, training, training + heldout])
+    return XzSizes(len(heldout), alone, both - before)
+
+
+def xz_bytes(data: bytes) -> int:
+    """Return the size of `data` compressed by xz at its best, with a dictionary that holds all of it."""
+    dictionary = max(1 << 16, 1 << len(data).bit_length())
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": dictionary}]
+    return len(lzma.compress(data, format=lzma.FORMAT_XZ, filters=filters))
+
+
+def _describe(config: RunConfig, trained: TrainResult, xz: XzSizes) -> DemoResult:
+    folder = config.run.folder
+    energy: EnergyTotals = total_energy(read_segments(folder))
+    return DemoResult(
+        parameters=num_parameters(config.model),
+        tokens=trained.state.tokens,
+        heldout_bits_per_byte=trained.heldout["heldout_bits_per_byte"],
+        xz_bits_per_byte_alone=xz.bits_per_byte_alone,
+        xz_bits_per_byte_after_training_text=xz.bits_per_byte_after_training_text,
+        prompt=PROMPT,
+        sample=_sample_text(trained.model),
+        energy_kwh=energy.kwh,
+        energy_measured_fraction=energy.measured_fraction,
+        kgco2e=energy.kgco2e(config.carbon.grid_kgco2e_per_kwh),
+        seconds=energy.seconds,
+        loss_curve=str(draw_loss_curve(folder)),
+        metrics=str(folder / "metrics.jsonl"),
+        checkpoints=str(folder / "checkpoints"),
+        model=str(trained.model),
+    )
+
+
+def _sample_text(model: Path) -> str:
+    loaded = load_model(model)
+    assert loaded.tokenizer is not None
+    generator = Generator(loaded.model, loaded.tokenizer)
+    sampling = SamplingConfig(max_tokens=80, temperature=0.7, top_p=0.9, seed=0, stop=())
+    return generator.generate(generator.encode(PROMPT), sampling).text
+
+
+def _stop_if_asked(stop: StopFlag) -> None:
+    if stop.requested:
+        raise StoppedEarly("stopped while preparing the data", hint="run the same command again to go on")
