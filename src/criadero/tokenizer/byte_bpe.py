@@ -15,6 +15,7 @@ from typing import Any
 from criadero import files
 from criadero.errors import TokenizerError
 from criadero.tokenizer.byte_bpe_table import byte_alphabet
+from criadero.tokenizer.native import native_faults
 from criadero.tokenizer.special import is_control_name
 from criadero.tokenizer.stream import TokenBytes
 from criadero.tokenizer.tokenizer import MAX_VOCAB_SIZE, Tokenizer, read_bounded
@@ -56,8 +57,8 @@ class ByteBPETokenizer(Tokenizer):
         self.eos_id = self._id_of(eos, _EOS_NAMES)
         self.token_bytes = _token_bytes(self._pieces, values, set(self.special_tokens.values()))
         self._controls = frozenset(self.special_tokens.values())
-        self._library = _library_tokenizer(values, where)
-        self.adds_bos = self.bos_id is not None and self._library.encode("").ids[:1] == [self.bos_id]
+        self._library = _library_tokenizer(values, self._pieces, where)
+        self.adds_bos = self._opens_with_bos()
 
     @classmethod
     def from_file(cls, path: Path) -> ByteBPETokenizer:
@@ -93,10 +94,17 @@ class ByteBPETokenizer(Tokenizer):
         files.write_json(folder / "tokenizer_config.json", config)
 
     def _encode_text(self, text: str) -> list[int]:
-        ids: list[int] = self._library.encode(text, add_special_tokens=False).ids
+        with native_faults(f"{self._where} cannot encode a text"):
+            ids: list[int] = self._library.encode(text, add_special_tokens=False).ids
         if not self._controls.isdisjoint(ids):
             raise TokenizerError(f"{self._where} turns plain text into control tokens")
         return ids
+
+    def _opens_with_bos(self) -> bool:
+        """Tell whether the table's own post-processing puts bos before every text."""
+        with native_faults(f"{self._where} cannot encode a text"):
+            opening = self._library.encode("").ids[:1]
+        return self.bos_id is not None and bool(opening == [self.bos_id])
 
     def _id_of(self, name: str | None, usual: Sequence[str]) -> int | None:
         if name is not None and name not in self.special_tokens:
@@ -123,7 +131,8 @@ def _checked(table: bytes, where: str) -> dict[str, Any]:
             f"{where} is not byte-level BPE",
             hint="for a SentencePiece vocabulary bring its `tokenizer.model`",
         )
-    if not isinstance(values.get("added_tokens") or [], list):
+    added = values.get("added_tokens") or []
+    if not isinstance(added, list) or not all(isinstance(entry, dict) for entry in added):
         raise TokenizerError(f"{where} has malformed added tokens")
     return dict(values)
 
@@ -138,7 +147,7 @@ def _types_in(decoder: Any) -> set[str]:
 def _pieces(values: dict[str, Any], where: str) -> list[str]:
     """Return the piece of every id; ids must be 0 .. n-1 without doubles."""
     by_id: dict[int, str] = {}
-    added = [(a.get("content"), a.get("id")) for a in values.get("added_tokens") or [] if isinstance(a, dict)]
+    added = [(entry.get("content"), entry.get("id")) for entry in values.get("added_tokens") or []]
     for piece, index in [*values["model"]["vocab"].items(), *added]:
         if type(index) is not int or not 0 <= index < MAX_VOCAB_SIZE or not isinstance(piece, str):
             raise TokenizerError(f"{where} holds the entry {piece!r}: {index!r}, which cannot be")
@@ -176,13 +185,13 @@ def _token_bytes(pieces: Sequence[str], values: dict[str, Any], controls: set[in
     return TokenBytes(table, table)
 
 
-def _library_tokenizer(values: dict[str, Any], where: str) -> Any:
+def _library_tokenizer(values: dict[str, Any], pieces: Sequence[str], where: str) -> Any:
     import tokenizers
 
-    try:
+    with native_faults(f"{where} is refused by the tokenizers library"):
         library = tokenizers.Tokenizer.from_str(json.dumps(values | {"truncation": None, "padding": None}))
-    except Exception as problem:  # the library raises bare Exception for every malformed table
-        raise TokenizerError(f"{where} is refused by the tokenizers library: {problem}") from None
+    if library.get_vocab() != {piece: index for index, piece in enumerate(pieces)}:
+        raise TokenizerError(f"{where} states other ids than the tokenizers library gives it")
     library.encode_special_tokens = True
     return library
 

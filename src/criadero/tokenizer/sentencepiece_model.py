@@ -45,6 +45,9 @@ def _check(proto: Any, where: str) -> None:
     if not 0 < len(proto.pieces) <= MAX_VOCAB_SIZE:
         raise TokenizerError(f"{where} holds {len(proto.pieces):,} pieces, expected 1 to {MAX_VOCAB_SIZE:,}")
     names = [piece.piece for piece in proto.pieces]
+    # protobuf gives bytes for a string whose UTF-8 is broken
+    if not all(isinstance(text, str) for text in [*names, proto.trainer_spec.unk_surface]):
+        raise TokenizerError(f"{where} holds a piece that is not UTF-8")
     if len(set(names)) != len(names):
         raise TokenizerError(f"{where} holds the same piece twice")
     if not all(names) or max(len(name.encode()) for name in names) > MAX_PIECE_BYTES:

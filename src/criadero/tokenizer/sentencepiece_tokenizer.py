@@ -15,6 +15,7 @@ from typing import Any
 from criadero import files
 from criadero.errors import TokenizerError
 from criadero.notices import say_once
+from criadero.tokenizer.native import native_faults
 from criadero.tokenizer.sentencepiece_model import (
     BYTE,
     CONTROL,
@@ -30,6 +31,8 @@ from criadero.tokenizer.tokenizer import Tokenizer, is_tiktoken, read_bounded
 
 CHECK_EVERY = 10_000
 CHECKED_CHARACTERS = 65_536
+
+_FALLBACK = "using SentencePiece, which is exact but slower"
 
 # Each line is one way in which an encoder of its own can differ from SentencePiece.
 BATTERY = (
@@ -133,30 +136,32 @@ class SentencePieceTokenizer(Tokenizer):
     def _encode_text(self, text: str) -> list[int]:
         if self._fast is None:
             return self._reference(text)
-        ids = self._fast(text)
-        if self._documents % CHECK_EVERY == 0:
-            ids = self._judged(text, ids)
         self._documents += 1
+        try:
+            with native_faults("kitoken failed"):
+                ids = self._fast(text)
+                if self._documents % CHECK_EVERY == 1 and not self._agrees(text[:CHECKED_CHARACTERS]):
+                    raise TokenizerError("kitoken encodes a document differently from SentencePiece")
+        except TokenizerError as problem:
+            self._distrust(problem.message)
+            return self._reference(text)
         return ids
 
-    def _judged(self, text: str, ids: list[int]) -> list[int]:
-        """Compare the fast encoder with SentencePiece on one document; return the right ids."""
-        sample = text[:CHECKED_CHARACTERS]
-        fast = ids if len(sample) == len(text) else self._fast and self._fast(sample)
-        if fast == self._reference(sample):
-            return ids
-        self._distrust("a document that kitoken encodes differently was found")
-        return self._reference(text)
+    def _agrees(self, text: str) -> bool:
+        return self._fast is None or self._fast(text) == self._reference(text)
 
     def _check_battery(self) -> None:
-        if self._fast is None:
-            say_once("kitoken cannot encode with this vocabulary; using SentencePiece, which is slower")
-        elif any(self._fast(text) != self._reference(text) for text in BATTERY):
-            self._distrust("kitoken differs from SentencePiece for this vocabulary")
+        try:
+            with native_faults("kitoken failed"):
+                agreed = all(self._agrees(text) for text in BATTERY)
+        except TokenizerError:
+            agreed = False
+        if not agreed:
+            self._distrust("kitoken encodes this vocabulary differently from SentencePiece")
 
     def _distrust(self, reason: str) -> None:
         self._fast = None
-        say_once(f"{reason}; using SentencePiece from here on, which is exact but slower")
+        say_once(f"{reason}; {_FALLBACK}")
 
 
 def _rebuild(model: bytes, added: dict[str, int], where: str, use_kitoken: bool) -> SentencePieceTokenizer:
@@ -179,8 +184,11 @@ def _fast_encoder(model: bytes) -> Callable[[str], list[int]] | None:
     try:
         from kitoken import Kitoken
 
-        encode = Kitoken.from_sentencepiece(model).encode
-    except (ImportError, ValueError, RuntimeError):
+        with native_faults("kitoken cannot read this vocabulary"):
+            encode = Kitoken.from_sentencepiece(model).encode
+    except (ImportError, TokenizerError) as problem:
+        reason = "kitoken is not installed" if isinstance(problem, ImportError) else problem.message
+        say_once(f"{reason}; {_FALLBACK}")
         return None
 
     def fast(text: str) -> list[int]:

@@ -117,7 +117,8 @@ def read_bounded(path: Path) -> bytes:
     """
     try:
         with path.open("rb") as stream:
-            data = stream.read(MAX_FILE_BYTES + 1)
+            # Asking for more than is there would allocate it.
+            data = stream.read(min(path.stat().st_size, MAX_FILE_BYTES) + 1)
     except OSError as problem:
         raise TokenizerError(f"tokenizer file `{path}` cannot be read: {problem.strerror}") from None
     if not data or len(data) > MAX_FILE_BYTES:
@@ -147,6 +148,8 @@ def is_tiktoken(path: Path) -> bool:
 
 def _valid_unicode(text: str) -> str:
     """Replace lone surrogates, which UTF-8 cannot hold, by U+FFFD; other text is returned as it is."""
+    if text.isascii():
+        return text
     try:
         text.encode()
     except UnicodeEncodeError:
