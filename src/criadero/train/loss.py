@@ -31,7 +31,7 @@ class ChunkedCrossEntropy:
         """Return the summed loss, float32 scalar, nats; differentiable in both arguments."""
         hidden_ND = hidden_BTD.reshape(-1, hidden_BTD.shape[-1])
         needs_gradient = torch.is_grad_enabled() and (hidden_ND.requires_grad or weight_VD.requires_grad)
-        loss: Tensor = _SummedLoss.apply(
+        loss: Tensor = _SummedLoss.apply(  # type: ignore[no-untyped-call]
             hidden_ND, weight_VD, self._targets_N, self._chunk_tokens, needs_gradient
         )
         return loss
@@ -68,7 +68,7 @@ class _SummedLoss(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx: Any, d_loss: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, d_loss: Tensor) -> tuple[Tensor | None, ...]:
         d_hidden_ND, d_weight_VD = ctx.saved_tensors
         dtype = d_hidden_ND.dtype
         # Scaled in float32: 1 / tokens rounded to bfloat16 would change the gradient by up to 0.4%.
