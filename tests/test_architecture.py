@@ -36,8 +36,6 @@ EDGES = {
     ("checkpoint", "parallel"): "ranks agree on each step of writing and verifying",
     ("formats", "checkpoint"): "a checkpoint is one of the formats a model is read from",
     ("train", "carbon"): "training keeps the energy ledger",
-    ("demo", "api"): "the demo is written against the public functions",
-    ("cli", "api"): "verbs call the public functions",
     ("cli", "demo"): "a verb",
 }
 DRAWERS = {"utils.py", "util.py", "common.py", "helpers.py", "misc.py", "base.py", "manager.py"}
