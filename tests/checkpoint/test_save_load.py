@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -156,3 +157,16 @@ def test_a_state_that_is_not_json_is_refused_before_anything_is_written(
         checkpointer.save(1, tensors, state={"rng": object()}, tokens=0, config_sha256="")
     checkpointer.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_last_save_that_failed_is_an_error_for_who_waits_for_it(
+    tmp_path: Path, tensors: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+):
+    with Checkpointer(tmp_path, CheckpointConfig()) as checkpointer:
+        checkpointer.save(1, tensors, state={}, tokens=0, config_sha256="")
+        checkpointer.wait_for(1)
+        monkeypatch.setattr(files.shutil, "disk_usage", lambda _path: SimpleNamespace(free=1000))
+        checkpointer.save(2, tensors, state={}, tokens=0, config_sha256="")
+        with pytest.raises(CheckpointError, match="step 2 is not in"):
+            checkpointer.wait_for(2)
+        checkpointer.wait_for(1)

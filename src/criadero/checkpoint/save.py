@@ -134,6 +134,22 @@ class Checkpointer:
         self._raise_problem()
         return self.last_saved_step
 
+    def wait_for(self, step: int) -> None:
+        """Wait until the checkpoint of `step` is whole: before telling anybody that all is saved; collective.
+
+        Raises:
+            CheckpointError: it could not be written (a full disk alone is only a warning in `save`).
+        """
+        self.wait()
+        everywhere(lambda: self._require_on_disk(step), self.group)
+
+    def _require_on_disk(self, step: int) -> None:
+        if self.group.rank() == 0 and not step_folder(self.folder, step).is_dir():
+            raise CheckpointError(
+                f"the checkpoint of step {step} is not in `{self.folder}`",
+                hint="see the warnings above; the newest one there is what a new start goes on from",
+            )
+
     def close(self) -> None:
         """Wait for the last save and leave the checkpoint group; collective.
 
