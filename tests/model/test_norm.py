@@ -36,3 +36,23 @@ def test_norm_of_large_float16_values_does_not_overflow():
     norm = RMSNorm(8, eps=1e-6).half()
     x_BTD = torch.full((1, 3, 8), 3e4, dtype=torch.float16)  # its square is beyond float16
     torch.testing.assert_close(norm(x_BTD), torch.ones_like(x_BTD), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_gradients_are_those_of_the_formula(dtype: torch.dtype):
+    norm = norm_with_weights(9, eps=0.1, dtype=dtype)
+    generator = torch.Generator().manual_seed(4)
+    x_BTD, grad_BTD = (torch.randn(2, 5, 9, generator=generator).to(dtype) for _ in range(2))
+    x_BTD.requires_grad_()
+    norm(x_BTD).backward(grad_BTD)
+    exact_x, exact_weight = (t.detach().double().requires_grad_() for t in (x_BTD, norm.weight))
+    naive_norm(exact_x, exact_weight, eps=0.1).backward(grad_BTD.double())
+    rounding = torch.finfo(dtype).eps
+    torch.testing.assert_close(x_BTD.grad.double(), exact_x.grad, rtol=rounding, atol=4 * rounding)
+    torch.testing.assert_close(norm.weight.grad.double(), exact_weight.grad, rtol=rounding, atol=9 * rounding)
+
+
+def test_training_and_inference_give_the_same_bits():
+    norm = norm_with_weights(9, eps=1e-5, dtype=torch.bfloat16)
+    x_BTD = torch.randn(2, 5, 9, generator=torch.Generator().manual_seed(5)).bfloat16()
+    assert torch.equal(norm(x_BTD), norm(x_BTD.clone().requires_grad_()))
