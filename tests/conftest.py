@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tiny_run import TinyRun
 
 # Two xdist workers share two cores; torch would start two threads in each.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -15,6 +19,14 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 EXPECTED_SKIPS = Path(__file__).parent / "expected_skips.txt"
 _skipped: dict[str, str] = {}
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
+    """Tokenizer and shards of a run that trains in a second."""
+    from tiny_run import TinyRun
+
+    return TinyRun.make(tmp_path_factory.mktemp("tiny"))
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
