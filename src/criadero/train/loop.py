@@ -185,7 +185,7 @@ def _score(session: Session, *, max_tokens: int | None) -> dict[str, float]:
 
 def _stop(session: Session) -> None:
     session.save()
-    session.checkpointer.wait()
+    session.checkpointer.wait_for(session.state.step)
     raise StoppedEarly(
         f"stopped at step {session.state.step} of {session.config.total_steps}, everything is saved",
         hint="run the same command again to go on",
@@ -195,7 +195,7 @@ def _stop(session: Session) -> None:
 def _finish(session: Session) -> TrainResult:
     """Save, then write the model folder, then score all held-out text."""
     session.save()
-    session.checkpointer.wait()
+    session.checkpointer.wait_for(session.state.step)
     model = write_model(session)
     heldout = _score(session, max_tokens=None)
     return TrainResult(session.state, heldout, session.update_ledger(), model)

@@ -51,7 +51,6 @@ class Session:
     Attributes:
         run: the run folder on rank 0, None on the others.
         first_state: where this attempt began.
-        saved_step: step of the newest checkpoint written or read by this attempt.
         earlier_joules: energy of earlier attempts at this run, of all ranks.
     """
 
@@ -69,7 +68,6 @@ class Session:
     sinks: Sequence[Sink] = ()
     state: TrainState = field(default_factory=TrainState)
     first_state: TrainState = field(default_factory=TrainState)
-    saved_step: int = -1
     earlier_joules: float = 0.0
 
     def tensors(self) -> dict[str, Tensor]:
@@ -79,7 +77,7 @@ class Session:
 
     def save(self) -> None:
         """Write a checkpoint of the current state, unless this step has one."""
-        if self.saved_step == self.state.step:
+        if self.state.step in {self.first_state.step, self.checkpointer.wait()}:
             return
         values = {
             "train": self.state.to_json(),
@@ -94,7 +92,6 @@ class Session:
             tokens=self.state.tokens,
             config_sha256=configuration_hash(self.config),
         )
-        self.saved_step = self.state.step
 
     def resume(self, *, verify: bool) -> None:
         """Read the newest good checkpoint into model, optimizer and state; do nothing if there is none.
@@ -113,7 +110,6 @@ class Session:
         require_same_data(saved["data"], self.batches.fingerprints)
         set_optimizer_steps(self.optimizer, saved["optimizer_steps"])
         self.state = self.first_state = TrainState.from_json(saved["train"])
-        self.saved_step = self.state.step
         logger.info("resuming from `%s`", path)
 
     def update_ledger(self) -> float:
