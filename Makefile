@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 
-.PHONY: demo test check setup soak benchmarks clean
+.PHONY: demo test check setup soak peers benchmarks clean
 
 demo: $(STAMP)
 	$(BIN)/criadero demo configs/demo.toml
@@ -32,6 +32,20 @@ $(STAMP):
 
 soak: $(STAMP)
 	$(BIN)/python -m pytest tests/faults/soak.py --timeout 3600 -s
+
+# Each system that benchmarks/train_cpu.py compares with gets its own pinned environment.
+peers: $(patsubst %,benchmarks/peers/%/.venv/.ready,huggingface litgpt)
+
+benchmarks/peers/%/.venv/.ready: benchmarks/peers/%/requirements.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet $(shell grep '^torch==' constraints.txt)
+	$(@D)/bin/pip install --quiet --requirement $<
+	touch $@
+
+benchmarks: $(STAMP) peers
+	$(BIN)/python benchmarks/train_cpu.py --save
+	$(BIN)/python benchmarks/tokenize.py
+	$(BIN)/python benchmarks/loader.py
 
 clean:
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

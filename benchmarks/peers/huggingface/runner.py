@@ -1,0 +1,39 @@
+"""Hugging Face's `LlamaForCausalLM` as its Trainer runs it with `bf16=True`: float32 weights, bfloat16
+autocast, SDPA attention, the model's own loss, clip, fused AdamW."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+
+@contextmanager
+def training(shape: dict[str, Any]) -> Iterator[tuple[Callable[..., float], int]]:
+    """Yield one training step and the number of parameters."""
+    config = LlamaConfig(
+        vocab_size=shape["vocab_size"],
+        hidden_size=shape["dim"],
+        intermediate_size=shape["hidden_dim"],
+        num_hidden_layers=shape["num_layers"],
+        num_attention_heads=shape["num_heads"],
+        max_position_embeddings=shape["seq_len"],
+        use_cache=False,
+        attn_implementation="sdpa",
+    )
+    model = LlamaForCausalLM(config).train()
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True, **shape["adamw"])
+
+    def step(tokens_BT: torch.Tensor, targets_BT: torch.Tensor) -> float:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = model(input_ids=tokens_BT, labels=targets_BT, shift_labels=targets_BT).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), shape["clip_norm"])
+        optimizer.step()
+        optimizer.zero_grad()
+        return float(loss.detach())
+
+    yield step, sum(parameter.numel() for parameter in model.parameters())

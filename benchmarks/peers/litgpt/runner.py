@@ -1,0 +1,48 @@
+"""litgpt's `GPT` in a Llama configuration as `litgpt pretrain` runs it: Fabric with `bf16-mixed` (float32
+weights, bfloat16 autocast), its chunked cross-entropy, Fabric's clip, fused AdamW."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import lightning as L
+import torch
+from litgpt.config import Config
+from litgpt.model import GPT
+from litgpt.utils import chunked_cross_entropy
+
+
+@contextmanager
+def training(shape: dict[str, Any]) -> Iterator[tuple[Callable[..., float], int]]:
+    """Yield one training step and the number of parameters."""
+    config = Config(
+        name="llama",
+        block_size=shape["seq_len"],
+        vocab_size=shape["vocab_size"],
+        padded_vocab_size=shape["vocab_size"],
+        n_layer=shape["num_layers"],
+        n_head=shape["num_heads"],
+        n_embd=shape["dim"],
+        intermediate_size=shape["hidden_dim"],
+        rotary_percentage=1.0,
+        parallel_residual=False,
+        bias=False,
+        norm_class_name="RMSNorm",
+        norm_eps=1e-6,
+        mlp_class_name="LLaMAMLP",
+    )
+    fabric = L.Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
+    model = fabric.setup(GPT(config))
+    optimizer = fabric.setup_optimizers(torch.optim.AdamW(model.parameters(), fused=True, **shape["adamw"]))
+
+    def step(tokens_BT: torch.Tensor, targets_BT: torch.Tensor) -> float:
+        loss = chunked_cross_entropy(model(tokens_BT), targets_BT)
+        fabric.backward(loss)
+        fabric.clip_gradients(model, optimizer, max_norm=shape["clip_norm"])
+        optimizer.step()
+        optimizer.zero_grad()
+        return float(loss.detach())
+
+    yield step, sum(parameter.numel() for parameter in model.parameters())
