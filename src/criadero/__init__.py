@@ -6,17 +6,48 @@ The public functions are the command line's verbs; they are imported when first 
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from criadero.api import build_shards, generate, import_model, load_model, train, train_tokenizer
 
 __version__ = "0.1.0"
 
-_PUBLIC = ("build_shards", "generate", "import_model", "load_model", "train", "train_tokenizer")
-__all__ = [*_PUBLIC, "__version__"]  # noqa: PLE0604
+__all__ = [
+    "__version__",
+    "build_shards",
+    "generate",
+    "import_model",
+    "load_model",
+    "train",
+    "train_tokenizer",
+]
+
+
+class _Package(ModuleType):
+    """Lets `criadero.train` and `criadero.generate` be functions, although subpackages have these names.
+
+    The import system puts a subpackage into its parent when it is first imported, which would hide the
+    function from then on. `from criadero.train.loop import ...` does not need that attribute.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name not in __all__ or not isinstance(value, ModuleType):
+            super().__setattr__(name, value)
 
 
 def __getattr__(name: str) -> Any:
-    if name in _PUBLIC:
+    if name in __all__:
         from criadero import api
 
         return getattr(api, name)
     raise AttributeError(f"module `criadero` has no attribute `{name}`")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+sys.modules[__name__].__class__ = _Package

@@ -8,6 +8,7 @@ from criadero.errors import DataError, FormatError, TokenizerError
 from criadero.generate.chat import Conversation, choose_template
 from criadero.generate.engine import Generator
 from criadero.generate.sampling import SamplingConfig
+from criadero.tokenizer import chat as templates
 from criadero.tokenizer.chat import Message, render
 from generate.tiny_model import BOS, END, EOS, byte_tokenizer, tiny_model
 
@@ -74,7 +75,7 @@ def test_earlier_turns_and_the_system_instruction_are_shown_again(monkeypatch):
         shown.append((name, [(message.role, message.content) for message in messages]))
         return [BOS]
 
-    monkeypatch.setattr("criadero.generate.chat.chat.render", write)
+    monkeypatch.setattr(templates, "render", write)
     conversation = Conversation(ScriptedGenerator(b" \n Hi.", b"Bye."), "llama2", system="Be brief.")
     pieces = []
     answer = conversation.answer("Hello", GREEDY, on_token=lambda token: pieces.append(token.text))
