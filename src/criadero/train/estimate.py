@@ -80,8 +80,15 @@ def _activations_per_token(model: ModelConfig) -> int:
 
 def _disk_bytes(config: RunConfig, parameters: int) -> int:
     """Checkpoints that exist at once (one more while a new one is written), and the model folder."""
-    checkpoints = (config.checkpoint.keep + 1) * _SAVED_COPIES
+    every = config.checkpoint.keep_every_steps
+    for_good = config.total_steps // every if every else 0
+    checkpoints = (config.checkpoint.keep + 1 + for_good) * _SAVED_COPIES
     return (checkpoints + 1) * _FLOAT32_BYTES * parameters
+
+
+def _written_bytes(run_folder: Path) -> int:
+    """What a run that is gone on with has on the disk already."""
+    return sum(files.folder_bytes(run_folder / part) for part in ("checkpoints", "model"))
 
 
 def require_resources(config: RunConfig, *, world_size: int, device: torch.device) -> Estimate:
@@ -91,23 +98,26 @@ def require_resources(config: RunConfig, *, world_size: int, device: torch.devic
         ResourceError: the run folder's disk or the device's memory is too small; names the setting to change.
     """
     cost = estimate(config, world_size=world_size)
-    files.require_free_bytes(config.run.folder, cost.disk_bytes, purpose="the run with its checkpoints")
+    missing_bytes = cost.disk_bytes - _written_bytes(config.run.folder)
+    files.require_free_bytes(config.run.folder, missing_bytes, purpose="the run with its checkpoints")
     available_bytes = available_memory_bytes(device)
     if cost.memory_bytes > available_bytes:
-        fixed_bytes = cost.state_bytes + cost.logits_bytes
-        room = available_bytes - fixed_bytes
-        fitting = config.train.micro_batch_sequences * room // max(1, cost.activation_bytes)
-        hint = (
-            f"set train.micro_batch_sequences={fitting} or less"
-            if fitting >= 1
-            else "weights and optimizer states alone do not fit: use more ranks or a smaller model"
-        )
         raise ResourceError(
             f"training needs about {files.format_bytes(cost.memory_bytes)} on {device}, "
             f"{files.format_bytes(available_bytes)} are available",
-            hint=hint,
+            hint=_how_to_fit(config, cost, available_bytes),
         )
     return cost
+
+
+def _how_to_fit(config: RunConfig, cost: Estimate, available_bytes: int) -> str:
+    room_bytes = available_bytes - cost.state_bytes - cost.logits_bytes
+    fitting = config.train.micro_batch_sequences * room_bytes // cost.activation_bytes
+    if fitting >= 1:
+        return f"set train.micro_batch_sequences={fitting} or less"
+    if available_bytes > cost.state_bytes:
+        return "not even one sequence fits: use a smaller data.seq_len, or more ranks"
+    return "weights and optimizer states alone do not fit: use more ranks or a smaller model"
 
 
 def available_memory_bytes(device: torch.device) -> int:

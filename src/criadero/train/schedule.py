@@ -25,7 +25,8 @@ def learning_rate(step: int, *, maximum: float, total_steps: int, schedule: Sche
 
 def _progress(step: int, *, start: int, total_steps: int) -> float:
     """Share of the decay that is done at `step`: 0 up to `start`, 1 at the last step."""
-    return min(1.0, max(0.0, (step - start) / max(1, total_steps - 1 - start)))
+    last = total_steps - 1
+    return 1.0 if step >= last else max(0.0, (step - start) / max(1, last - start))
 
 
 def _cosine(progress: float, schedule: ScheduleConfig) -> float:

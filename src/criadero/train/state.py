@@ -48,12 +48,11 @@ class TrainState:
             CheckpointError: keys are missing or unknown.
         """
         try:
-            state = cls(**values)
-        except TypeError as problem:
+            return cls(**{**values, "recent_norms": tuple(values["recent_norms"])})
+        except (KeyError, TypeError) as problem:
             raise CheckpointError(
                 f"the training state in the checkpoint is not readable: {problem}"
             ) from None
-        return replace(state, recent_norms=tuple(state.recent_norms))
 
     def is_spike(self, gradient_norm: float, factor: float) -> bool:
         """Whether a norm is more than `factor` times the median of the recent ones."""
