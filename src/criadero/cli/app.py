@@ -5,7 +5,9 @@ Exit codes: 0 done, 1 failed, 2 usage, 75 stopped early with everything saved.
 
 from __future__ import annotations
 
+import signal
 import sys
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -13,7 +15,7 @@ import typer
 from criadero import __version__
 from criadero.cli import chat, demo, doctor, generate, import_, runs, shards, tokenizer, train
 from criadero.cli.output import set_up_logging
-from criadero.errors import CriaderoError
+from criadero.errors import CriaderoError, StoppedEarly
 
 app = typer.Typer(
     name="criadero",
@@ -51,10 +53,27 @@ app.command("chat")(chat.chat)
 app.command("import")(import_.import_)
 
 
+class _Terminated(BaseException):
+    """SIGTERM, on its way out through everything that tidies up after itself."""
+
+
+def _terminate(number: int, _frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
+    raise _Terminated
+
+
 def main() -> None:
-    """Run the program; the entry point of `criadero` and `python -m criadero`."""
+    """Run the program; the entry point of `criadero` and `python -m criadero`.
+
+    On SIGTERM half-written output is removed and the exit code is that of `StoppedEarly`; verbs that can save
+    their work put a handler of their own in place.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         app()
+    except _Terminated:
+        typer.echo("error: stopped before it was done\nhint: run the same command again", err=True)
+        sys.exit(StoppedEarly.exit_code)
     except CriaderoError as problem:
         if "--debug" in sys.argv:
             raise

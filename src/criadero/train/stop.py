@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +20,8 @@ class StopFlag:
     def on_signals(self) -> Iterator[StopFlag]:
         """Set the flag on SIGTERM and SIGINT; the old handlers come back at the end of the block.
 
-        A second signal is passed to the system's default action, which ends the process.
+        From the first on, the system's default action is in place: a second one ends the process at once,
+        even inside a computation or a collective that does not return to Python.
         """
         previous = {number: signal.signal(number, self._receive) for number in _SIGNALS}
         try:
@@ -30,8 +30,7 @@ class StopFlag:
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
-    def _receive(self, number: int, _frame: FrameType | None) -> None:
-        if self.requested:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
+    def _receive(self, _number: int, _frame: FrameType | None) -> None:
         self.requested = True
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
