@@ -111,13 +111,14 @@ class RunFolder:
         self._metrics: IO[str] | None = None
 
     def open(self) -> None:
-        """Create the folder, prove it is writable and take its lock.
+        """Create the folder, prove it is writable, take its lock and tidy up after a killed writer.
 
         Raises:
             RunError: it cannot be written, or somebody else writes it.
         """
         files.require_writable_folder(self.path)
         self._lock.acquire()
+        files.remove_leftovers(self.path)
         files.write_json(self.path / "environment.json", describe_environment())
 
     def close(self) -> None:
