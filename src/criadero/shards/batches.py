@@ -8,7 +8,7 @@ step takes the next `global_count` samples, and every rank a contiguous share of
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,14 +78,16 @@ class Batches:
             for source, weight in zip(self.sources, self.order.weights, strict=True)
         }
 
-    def verify(self, rank: int = 0, world_size: int = 1) -> None:
-        """Hash this rank's share of every source's shards.
+    def verify(
+        self, rank: int = 0, world_size: int = 1, *, stop_requested: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Hash this rank's share of every source's shards, until a stop is asked for.
 
         Raises:
             DataError: naming a file that has changed.
         """
         for source in self.sources:
-            source.shards.verify(rank, world_size)
+            source.shards.verify(rank, world_size, stop_requested=stop_requested)
 
     def epochs(self, num_samples: int) -> dict[str, float]:
         """Return how often the first `num_samples` samples go through each source (LLaMA Table 1)."""

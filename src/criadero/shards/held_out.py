@@ -6,7 +6,7 @@ are paid for too, the bytes are those of the documents' text alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,14 +81,16 @@ class HeldOut:
             rows = [self._row(window) if window < self.num_windows else Row() for window in windows]
             yield collate(rows, self._seq_len, mask_documents=self._mask_documents)
 
-    def verify(self, rank: int = 0, world_size: int = 1) -> None:
-        """Hash this rank's share of the files.
+    def verify(
+        self, rank: int = 0, world_size: int = 1, *, stop_requested: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Hash this rank's share of the files, until a stop is asked for.
 
         Raises:
             DataError: naming a file that has changed.
         """
         for shards in self.shard_sets:
-            shards.verify(rank, world_size)
+            shards.verify(rank, world_size, stop_requested=stop_requested)
 
     def _draw(self, max_tokens: int) -> None:
         """Choose documents of all sets together, and keep them in stored order."""

@@ -6,6 +6,7 @@ are token positions counted over all shards in order; a document lies in one sha
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,13 +84,17 @@ class ShardSet:
         """A hash over the content of all shards, as the manifest has it, hexadecimal."""
         return self.manifest.fingerprint
 
-    def verify(self, rank: int = 0, world_size: int = 1) -> None:
-        """Hash this rank's share of the files.
+    def verify(
+        self, rank: int = 0, world_size: int = 1, *, stop_requested: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Hash this rank's share of the files, until a stop is asked for.
 
         Raises:
             DataError: naming the first file whose content is not what was built.
         """
         for file in self.manifest.files[rank::world_size]:
+            if stop_requested():
+                return
             path = files.safe_join(self.path, file.name)
             found = files.sha256_file(path)
             if found != file.sha256:

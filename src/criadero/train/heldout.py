@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 
 from criadero.parallel.collectives import any_rank, sum_over_ranks
 from criadero.parallel.mesh import Mesh
@@ -73,20 +75,33 @@ def score_heldout(
 
     Every rank runs the same number of batches, because each forward pass gathers weights from all ranks.
     """
-    model.eval()
     scores: dict[str, HeldOutScore] = {}
-    with torch.no_grad():
+    with torch.no_grad(), _evaluating(model):
         for name, part in heldout.items():
             loss_sum = 0.0
             batches = part.batches(batch_sequences, rank=mesh.dp_rank, world_size=mesh.dp_size)
             for index, batch in enumerate(batches):
                 if index % _BATCHES_BETWEEN_POLLS == 0 and any_rank(stop_requested(), mesh):
-                    model.train()
                     return None
                 loss_sum += float(summed_loss(model, batch, device=mesh.device, chunk_tokens=chunk_tokens))
             scores[name] = HeldOutScore(sum_over_ranks(loss_sum, mesh), part.num_tokens, part.text_bytes)
-    model.train()
     return scores
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Put the model into evaluation, and after it back into training, holding its own shards only.
+
+    Only a backward pass makes FSDP2 give the outermost weights back to their shards; whoever looked at the
+    model's parameters before the next one would find gathered copies that the optimizer does not know.
+    """
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train()
+        if isinstance(model, FSDPModule):
+            model.reshard()
 
 
 def total(scores: Mapping[str, HeldOutScore]) -> HeldOutScore:

@@ -7,10 +7,11 @@ write the model folder. Run again after any end, it goes on from the newest good
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -23,11 +24,13 @@ from criadero.train.export import write_model
 from criadero.train.heldout import as_metrics, open_heldout, score_heldout
 from criadero.train.hooks import Hook
 from criadero.train.schedule import learning_rate
-from criadero.train.session import Session, open_session
+from criadero.train.session import Session, open_session, require_same_settings
 from criadero.train.speed import peak_memory_bytes
 from criadero.train.state import TrainState
 from criadero.train.step import StepResult, train_step
 from criadero.train.stop import StopFlag
+
+logger = logging.getLogger("criadero")
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ def _train_inside(
     verify: bool,
 ) -> TrainResult:
     """All that refers to the process group lives and dies in here, before the group does."""
+    require_same_settings(config)
     mesh = build_mesh(config.parallel, device, timeout_seconds=config.train.timeout_seconds)
     with open_session(config, mesh, launch, stop=stop, hooks=hooks, verify=verify) as session:
         _run_steps(session)
@@ -150,8 +154,26 @@ def _log_step(session: Session, result: StepResult, rate: float) -> None:
         "joules": session.update_ledger(),
     }
     session.record(metrics)
+    _warn(session, result)
     for hook in session.hooks:
         hook.after_step(state, metrics, total_steps=session.config.total_steps)
+
+
+def _warn(session: Session, result: StepResult) -> None:
+    """Say on rank 0 what was wrong with a step's numbers, and how often it has been."""
+    if session.run is None or not (result.skipped or result.spike):
+        return
+    what = "the gradient norm is a spike" if result.spike else "loss or gradient is not finite"
+    logger.warning(
+        "step %d: %s (loss %.4g, gradient norm %.4g)%s; spikes so far: %d, skipped steps: %d",
+        session.state.step,
+        what,
+        result.loss,
+        result.gradient_norm,
+        ", no parameter was changed" if result.skipped else "",
+        session.state.spikes,
+        session.state.skipped_steps,
+    )
 
 
 def _save_and_score_when_due(session: Session) -> None:
@@ -165,7 +187,11 @@ def _save_and_score_when_due(session: Session) -> None:
 
 
 def _score(session: Session, *, max_tokens: int | None) -> dict[str, float]:
-    """Score held-out text and record it; empty without such text, or when asked to stop meanwhile."""
+    """Score held-out text and record it; empty without such text.
+
+    Raises:
+        StoppedEarly: some rank was asked to stop meanwhile.
+    """
     config = session.config
     scores = score_heldout(
         session.model,
@@ -176,6 +202,8 @@ def _score(session: Session, *, max_tokens: int | None) -> dict[str, float]:
         stop_requested=lambda: session.stop.requested,
     )
     session.speedometer.exclude_pause()
+    if scores is None:
+        _stop(session)
     if not scores:
         return {}
     metrics = as_metrics(scores)
@@ -183,7 +211,7 @@ def _score(session: Session, *, max_tokens: int | None) -> dict[str, float]:
     return metrics
 
 
-def _stop(session: Session) -> None:
+def _stop(session: Session) -> NoReturn:
     session.save()
     session.checkpointer.wait_for(session.state.step)
     raise StoppedEarly(

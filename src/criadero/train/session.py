@@ -20,11 +20,12 @@ from torch import Tensor
 from criadero import config as configuration
 from criadero.carbon.ledger import LedgerSegment, read_segments, total
 from criadero.carbon.meter import EnergyMeter
-from criadero.checkpoint.load import find_newest_good, load
+from criadero.checkpoint.load import find_newest_good, load, read_state
 from criadero.checkpoint.save import Checkpointer
 from criadero.errors import StoppedEarly
 from criadero.files import sha256_bytes
 from criadero.model.transformer import Transformer
+from criadero.notices import say_once
 from criadero.parallel.collectives import any_rank, everywhere, require_same
 from criadero.parallel.launch import Launch
 from criadero.parallel.mesh import Mesh
@@ -34,6 +35,7 @@ from criadero.sinks import Sink, open_sinks
 from criadero.train.build import build_model
 from criadero.train.config import RunConfig
 from criadero.train.estimate import require_resources
+from criadero.train.heldout import open_heldout
 from criadero.train.hooks import Hook
 from criadero.train.optimizer import make_optimizer, optimizer_steps, optimizer_tensors, set_optimizer_steps
 from criadero.train.resume import require_same_data, require_same_run
@@ -104,10 +106,10 @@ class Session:
         path = find_newest_good(self.checkpointer.folder, verify=verify, on_skip=_say_skipped, group=group)
         if path is None:
             return
-        tensors = self.tensors()
-        saved = load(path, tensors, verify=False, group=group)
+        saved = read_state(path, verify=False)
         require_same_run(saved["config"], configuration.to_values(self.config))
         require_same_data(saved["data"], self.batches.fingerprints)
+        load(path, self.tensors(), verify=False, group=group)
         set_optimizer_steps(self.optimizer, saved["optimizer_steps"])
         self.state = self.first_state = TrainState.from_json(saved["train"])
         logger.info("resuming from `%s`", path)
@@ -120,18 +122,25 @@ class Session:
         return self.earlier_joules + reading.joules_total
 
     def record(self, values: Mapping[str, Any]) -> None:
-        """Write numbers of the current step to metrics.jsonl and the sinks (rank 0)."""
+        """Write numbers of the current step to metrics.jsonl and the sinks (rank 0), if there is room."""
         if self.run is None:
             return
-        self.run.write_metrics(self.state.step, values)
+        try:
+            self.run.write_metrics(self.state.step, values)
+        except OSError as problem:
+            say_once(f"`{self.run.metrics_path}` cannot be written: {problem.strerror}; training goes on")
         numbers = {name: value for name, value in values.items() if value is not None}
         for sink in self.sinks:
             sink.write(self.state.step, numbers)
 
     def set_status(self, status: str, **details: Any) -> None:
         """Write status.json (rank 0)."""
-        if self.run is not None:
+        if self.run is None:
+            return
+        try:
             self.run.set_status(status, self.state.step, **details)
+        except OSError as problem:
+            say_once(f"the status of `{self.run.path}` cannot be written: {problem.strerror}")
 
 
 @contextmanager
@@ -149,7 +158,7 @@ def open_session(
             lambda: require_resources(config, world_size=mesh.dp_size, device=mesh.device), dist.group.WORLD
         )
         batches = _open_data(config, mesh, stop)
-        require_same({"config": configuration_hash(config), **batches.fingerprints})
+        require_same(batches.fingerprints)
         earlier_joules = total(read_segments(config.run.folder)).joules
         model = build_model(config, mesh)
         session = Session(
@@ -172,6 +181,7 @@ def open_session(
         )
         session.resume(verify=verify)
         if run is not None:
+            configuration.save(config, run.path / "config.toml")
             run.start_metrics(session.state.step)
             session.sinks = open_sinks(config.run.sinks, config.run.folder)
             for sink in session.sinks:
@@ -179,6 +189,16 @@ def open_session(
         session.set_status("running")
         stack.enter_context(_status_at_end(session))
         yield session
+
+
+def require_same_settings(config: RunConfig) -> None:
+    """Check, before anything is done together, that all ranks were given the same settings.
+
+    Raises:
+        DistributedError: on all ranks, with each setting that differs.
+    """
+    settings = configuration.flatten(configuration.to_values(config))
+    require_same({name: repr(value) for name, value in settings.items()})
 
 
 def configuration_hash(config: RunConfig) -> str:
@@ -204,7 +224,6 @@ def _open_run(config: RunConfig, mesh: Mesh, stack: ExitStack) -> RunFolder | No
         if run is not None:
             run.open()
             stack.callback(run.close)
-            configuration.save(config, run.path / "config.toml")
 
     everywhere(open_first, dist.group.WORLD)
     return run
@@ -217,8 +236,10 @@ def _open_data(config: RunConfig, mesh: Mesh, stop: StopFlag) -> Batches:
     def open_and_verify() -> None:
         batches = Batches(config.data, vocab_size=config.model.vocab_size)
         batches.require_epochs(config.total_steps * config.batch_sequences)
+        heldout = open_heldout(config.data, max_tokens=None)
         if config.data.verify:
-            batches.verify(mesh.dp_rank, mesh.dp_size)
+            for verify in (batches.verify, *(part.verify for part in heldout.values())):
+                verify(mesh.dp_rank, mesh.dp_size, stop_requested=lambda: stop.requested)
         opened.append(batches)
 
     everywhere(open_and_verify, dist.group.WORLD)
