@@ -26,6 +26,10 @@ PRELOADED = [
     "torch.distributed.fsdp",
     "criadero.parallel.parallelize",
     "criadero.checkpoint.save",
+    "criadero.train.loop",
+    "criadero.cli.app",
+    "criadero.report.loss_curve",
+    "matplotlib.figure",
 ]
 
 
