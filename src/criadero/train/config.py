@@ -33,11 +33,11 @@ class OptimizerConfig(Config):
     Decayed are all matrices, embeddings included; the norms' gains are not.
     """
 
-    learning_rate: float = Field(default=3e-4, gt=0)
+    learning_rate: float = Field(default=3e-4, gt=0, allow_inf_nan=False)
     beta1: float = Field(default=0.9, ge=0, lt=1)
     beta2: float = Field(default=0.95, ge=0, lt=1)
-    eps: float = Field(default=1e-8, gt=0)
-    weight_decay: float = Field(default=0.1, ge=0)
+    eps: float = Field(default=1e-8, gt=0, allow_inf_nan=False)
+    weight_decay: float = Field(default=0.1, ge=0, allow_inf_nan=False)
     clip_norm: float = Field(default=1.0, gt=0)
 
 
@@ -110,21 +110,21 @@ class RunConfig(Config):
 
     @model_validator(mode="after")
     def _fits_together(self) -> RunConfig:
-        if self.train.batch_tokens % self.data.seq_len:
-            raise ValueError(
-                f"train.batch_tokens ({self.train.batch_tokens}) must be a multiple of "
-                f"data.seq_len ({self.data.seq_len})"
+        train, seq_len, longest = self.train, self.data.seq_len, self.model.max_seq_len
+        faults = []
+        if train.batch_tokens % seq_len:
+            faults.append(
+                f"train.batch_tokens ({train.batch_tokens}) must be a multiple of data.seq_len ({seq_len})"
             )
-        if self.data.seq_len > self.model.max_seq_len:
-            raise ValueError(
-                f"data.seq_len ({self.data.seq_len}) is longer than "
-                f"model.max_seq_len ({self.model.max_seq_len})"
+        if seq_len > longest:
+            faults.append(f"data.seq_len ({seq_len}) is longer than model.max_seq_len ({longest})")
+        if train.tokens < train.batch_tokens:
+            faults.append(
+                f"train.tokens ({train.tokens}) is less than one step of "
+                f"train.batch_tokens ({train.batch_tokens})"
             )
-        if self.train.tokens < self.train.batch_tokens:
-            raise ValueError(
-                f"train.tokens ({self.train.tokens}) is less than one step of "
-                f"train.batch_tokens ({self.train.batch_tokens})"
-            )
+        if faults:
+            raise ValueError("; ".join(faults))
         return self
 
     @property
