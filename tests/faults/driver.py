@@ -1,0 +1,183 @@
+"""The program with a fault built in: `main(arguments, plan)` runs the command line after arming the faults.
+
+`plan` maps the name of a fault to its options; see FAULTS at the end. Faults live here, in the tests: the
+program itself only names the moments (`files.fault_point`, hooks). Also runs as a script, with the plan as
+JSON in CRIADERO_FAULTS.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from criadero import files
+
+
+def kill_at_point(number: int) -> None:
+    """SIGKILL this process at the `number`-th moment (from 1) at which a checkpoint is being written."""
+    passed = 0
+
+    def count(name: str) -> None:
+        nonlocal passed
+        passed += in_checkpointer()
+        if passed == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    files.on_fault_point = count
+
+
+def kill_in_export() -> None:
+    """SIGKILL this process in the middle of writing the model folder."""
+
+    def kill(name: str) -> None:
+        if name == "folder-written" and not in_checkpointer():
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    files.on_fault_point = kill
+
+
+def log_points(path: str) -> None:
+    """Append the name of each moment of writing a checkpoint to a file."""
+
+    def write(name: str) -> None:
+        if in_checkpointer():
+            with Path(path).open("a") as stream:
+                stream.write(name + "\n")
+
+    files.on_fault_point = write
+
+
+def in_checkpointer() -> bool:
+    """Whether the caller is the thread that writes checkpoints, or one of its workers."""
+    import threading
+
+    return threading.current_thread() is not threading.main_thread()
+
+
+def fill_disk(saves: list[int]) -> None:
+    """Writing the tensors of these saves, counted from 1, meets a full disk."""
+    begun = 0
+
+    def refuse(name: str) -> None:
+        nonlocal begun
+        if name == "checkpoint-file-written":
+            begun += 1
+            if begun in saves:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    files.on_fault_point = refuse
+
+
+def limit_file_bytes(limit: int) -> None:
+    """No file may grow beyond so many bytes (RLIMIT_FSIZE)."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+
+def log_samples(path: str) -> None:
+    """Write the sample indices of each step, this rank's, to `path.RANK`."""
+    from criadero.train import loop
+
+    original = loop.train_step
+
+    def train_step(model: Any, optimizer: Any, micro_batches: Any, **options: Any) -> Any:
+        samples = [int(s) for batch in micro_batches for s in batch.sample_indices if s >= 0]
+        with Path(f"{path}.{os.environ.get('RANK', 0)}").open("a") as stream:
+            stream.write(json.dumps([options["state"].step + 1, samples]) + "\n")
+        return original(model, optimizer, micro_batches, **options)
+
+    loop.train_step = train_step
+
+
+def nan_loss(step: int, rank: int) -> None:
+    """The loss of one rank is NaN at one step."""
+    from criadero.train import step as train_step
+
+    original = train_step._accumulate
+
+    def accumulate(model: Any, micro_batches: Any, **options: Any) -> Any:
+        accumulate.calls += 1  # type: ignore[attr-defined]
+        loss = original(model, micro_batches, **options)
+        hit = accumulate.calls == step and int(os.environ.get("RANK", 0)) == rank  # type: ignore[attr-defined]
+        return loss * float("nan") if hit else loss
+
+    accumulate.calls = 0  # type: ignore[attr-defined]
+    train_step._accumulate = accumulate
+
+
+def terminate_in(place: str, signals: int = 1, seconds: float = 0.02) -> None:
+    """SIGTERM this process while it scores held-out text (`heldout`) or hashes shards (`verify`).
+
+    Each batch scored and each file hashed takes `seconds`; so many signals come one after the other.
+    """
+    if place == "heldout":
+        from criadero.train import heldout as module
+
+        name = "summed_loss"
+    else:
+        from criadero import files as module
+
+        name = "sha256_file"
+    original = getattr(module, name)
+    calls = 0
+
+    def slow(*args: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            for _ in range(signals):
+                os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(seconds)
+        return original(*args, **options)
+
+    setattr(module, name, slow)
+
+
+def slow_steps(seconds: float) -> None:
+    """Each step takes longer, so that a signal can be timed."""
+    from criadero.train import loop
+
+    original = loop.train_step
+
+    def train_step(*args: Any, **options: Any) -> Any:
+        time.sleep(seconds)
+        return original(*args, **options)
+
+    loop.train_step = train_step
+
+
+FAULTS = {
+    fault.__name__: fault
+    for fault in (
+        kill_at_point,
+        kill_in_export,
+        log_points,
+        fill_disk,
+        limit_file_bytes,
+        log_samples,
+        nan_loss,
+        terminate_in,
+        slow_steps,
+    )
+}
+
+
+def main(arguments: list[str], plan: dict[str, dict[str, Any]]) -> None:
+    """Arm the faults of the plan and run the program; ends with SystemExit."""
+    for name, options in plan.items():
+        FAULTS[name](**options)
+    from criadero.cli import app
+
+    sys.argv = ["criadero", *arguments]
+    app.main()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:], json.loads(os.environ.get("CRIADERO_FAULTS", "{}")))
