@@ -33,17 +33,8 @@ def temporary_path(final: Path) -> Path:
     return final.with_name(f"{final.name}.tmp-{os.getpid()}")
 
 
-def fsync_folder(folder: Path) -> None:
-    """Make renames inside `folder` durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def fsync_file(path: Path) -> None:
-    """Make the content of a file that somebody else wrote durable."""
+def fsync(path: Path) -> None:
+    """Make the content of a file durable, or the names in a folder."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -66,7 +57,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
             os.fsync(stream.fileno())
         fault_point("file-synced")
         temporary.replace(path)
-        fsync_folder(path.parent)
+        fsync(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -91,12 +82,14 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     if path.exists():
         raise RunError(f"`{path}` exists already", hint="choose another output folder or remove this one")
     temporary = temporary_path(path)
+    # Process ids come back, in a container at every start; what is there was left by a killed process.
+    shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
         yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                fsync_file(file)
+        for part in temporary.rglob("*"):
+            if part.is_file() or part.is_dir():
+                fsync(part)
         commit_folder(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -105,10 +98,10 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 def commit_folder(temporary: Path, final: Path) -> None:
     """Give a finished folder its final name, durably."""
-    fsync_folder(temporary)
+    fsync(temporary)
     fault_point("folder-written")
     temporary.rename(final)
-    fsync_folder(final.parent)
+    fsync(final.parent)
     fault_point("folder-renamed")
 
 
@@ -198,11 +191,16 @@ def safe_join(folder: Path, name: str) -> Path:
     """Join a file name that came from outside to `folder`.
 
     Raises:
-        DataError: the name leads out of the folder, is absolute, empty or holds a NUL.
+        DataError: the name leads out of the folder (by `..`, a symbolic link, or because it is absolute), is
+            the folder itself, or cannot be a file name at all.
     """
     candidate = folder / name
-    if not name or "\0" in name or not candidate.resolve().is_relative_to(folder.resolve()):
-        raise DataError(f"the file name {name!r} leads out of `{folder}`")
+    try:
+        inside = Path(os.path.realpath(folder)) in Path(os.path.realpath(candidate)).parents
+    except ValueError:  # a NUL, or half a surrogate pair
+        inside = False
+    if not inside:
+        raise DataError(f"the file name {name!r} leads out of `{folder}`, or names nothing in it")
     return candidate
 
 
