@@ -45,8 +45,9 @@ def test_every_step_is_logged_once_with_all_its_numbers(run):
     lines = [json.loads(line) for line in (run[0] / METRICS).read_text().splitlines()]
     assert [row["step"] for row in lines if "loss" in row] == list(range(1, STEPS + 1))
     expected = {
-        "step", "loss", "learning_rate", "gradient_norm", "tokens", "skipped", "spike", "step_seconds",
-        "tokens_per_second", "flops_per_second", "mfu_6n", "mfu_palm", "eta_seconds", "memory_bytes", "joules",
+        "step", "loss", "learning_rate", "gradient_norm", "tokens", "skipped", "spike",
+        "step_seconds", "tokens_per_second", "flops_per_second", "mfu_6n", "mfu_palm",
+        "eta_seconds", "memory_bytes", "joules",
     }  # fmt: skip
     assert all(row.keys() == expected for row in lines if "loss" in row)
     last = steps_of(run[0])[STEPS]
