@@ -106,9 +106,10 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
 def _parse_value(text: str) -> Any:
     """Read the right-hand side as TOML; anything that is not TOML is a plain string."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        found = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
         return text
+    return found["value"] if len(found) == 1 else text
 
 
 def _describe(model: type[BaseModel], fault: Any) -> str:

@@ -84,9 +84,8 @@ def open_sinks(names: Iterable[str], folder: Path) -> list[Sink]:
     Raises:
         ConfigError: an unknown name, or a sink whose package is missing.
     """
-    sinks: list[Sink] = []
+    names = list(names)
     for name in names:
         if name not in _SINKS:
             raise ConfigError(f"unknown metrics sink `{name}`, known: {', '.join(sorted(_SINKS))}")
-        sinks.append(BestEffortSink(name, _SINKS[name](folder / name)))
-    return sinks
+    return [BestEffortSink(name, _SINKS[name](folder / name)) for name in names]
