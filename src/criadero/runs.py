@@ -8,13 +8,14 @@
     runs/NAME/energy.jsonl       the energy ledger
     runs/NAME/checkpoints/  model/  loss.png
 
-Entry points: `RunFolder` for the one writer, `summarise` and `list_runs` for readers.
+Entry points: `RunFolder` for the one writer, `find_runs` and `summarise` for readers.
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import platform
 import socket
@@ -142,10 +143,15 @@ class RunFolder:
         self._metrics = self.metrics_path.open("a")
 
     def write_metrics(self, step: int, values: Mapping[str, Any]) -> None:
-        """Append one line; it is in the kernel's hands when this returns."""
+        """Append one line; it is in the kernel's hands when this returns. JSON has no NaN: that is null."""
         assert self._metrics is not None
-        self._metrics.write(json.dumps({"step": step, **values}) + "\n")
+        finite = {name: None if _is_not_finite(value) else value for name, value in values.items()}
+        self._metrics.write(json.dumps({"step": step, **finite}, allow_nan=False) + "\n")
         self._metrics.flush()
+
+
+def _is_not_finite(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
@@ -232,7 +238,7 @@ def summarise(folder: Path) -> RunSummary:
     for row in read_metrics(folder / METRICS):
         last |= row
     return RunSummary(
-        name=folder.name,
+        name=folder.resolve().name,
         state=state,
         step=last.get("step", status["step"]),
         tokens=last.get("tokens"),
@@ -243,8 +249,8 @@ def summarise(folder: Path) -> RunSummary:
     )
 
 
-def list_runs(folder: Path) -> list[RunSummary]:
-    """Summarise every run folder directly below `folder` (or `folder` itself), by name.
+def find_runs(folder: Path) -> list[Path]:
+    """Return `folder` itself if it is a run folder, else those directly below it, by name.
 
     Raises:
         RunError: the folder does not exist.
@@ -254,13 +260,24 @@ def list_runs(folder: Path) -> list[RunSummary]:
             f"`{folder}` does not exist", hint="runs are written by `criadero train` and `criadero demo`"
         )
     if (folder / "status.json").exists():
-        return [summarise(folder)]
-    return [summarise(path) for path in sorted(folder.iterdir()) if (path / "status.json").exists()]
+        return [folder]
+    return [path for path in sorted(folder.iterdir()) if (path / "status.json").exists()]
 
 
 def differing_settings(folders: list[Path]) -> dict[str, list[Any]]:
-    """Return the settings in which the configs of several runs differ: dotted key -> one value a run."""
-    flat = [flatten(tomllib.loads((folder / "config.toml").read_text())) for folder in folders]
+    """Return the settings in which the configs of several runs differ: dotted key -> one value a run.
+
+    Raises:
+        RunError: a run has no config that can be read.
+    """
+    flat = [flatten(_read_settings(folder / "config.toml")) for folder in folders]
     keys = sorted(set().union(*flat))
     rows = {key: [settings.get(key) for settings in flat] for key in keys}
     return {key: values for key, values in rows.items() if any(value != values[0] for value in values)}
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, ValueError) as problem:
+        raise RunError(f"the settings of a run, `{path}`, cannot be read: {problem}") from problem

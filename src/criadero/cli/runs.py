@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from criadero.runs import RunSummary
 
 _FOLLOW_SECONDS = 1.0
+_WIDTH_WITHOUT_TERMINAL = 500  # columns; nothing is cut in a file or a pipe
 
 
 def runs(
@@ -25,13 +26,14 @@ def runs(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """List runs with their state, loss and speed; compare their settings; follow one."""
-    from criadero.runs import differing_settings, list_runs
+    from criadero.runs import differing_settings, find_runs, summarise
 
     if follow:
         _follow(folder)
         return
-    summaries = list_runs(folder)
-    differences = differing_settings([folder / run.name for run in summaries]) if compare else {}
+    folders = find_runs(folder)
+    summaries = [summarise(path) for path in folders]
+    differences = differing_settings(folders) if compare else {}
     if json:
         print_json({"runs": [asdict(run) for run in summaries], "differences": differences})
         return
@@ -46,7 +48,9 @@ def _print_table(summaries: list[RunSummary]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("run", "state", "step", "tokens", "loss", "held-out bits/byte", "tokens/s", "energy")
+    table = Table("run", "state", box=None, pad_edge=False)
+    for name in ("step", "tokens", "loss", "held-out\nbits/byte", "tokens/s", "energy"):
+        table.add_column(name, justify="right", no_wrap=True)
     for run in summaries:
         table.add_row(
             run.name,
@@ -58,7 +62,10 @@ def _print_table(summaries: list[RunSummary]) -> None:
             _number(run.tokens_per_second, ",.0f"),
             _number(None if run.joules is None else run.joules / 3.6e6, ".4f", " kWh"),
         )
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:
+        console.width = _WIDTH_WITHOUT_TERMINAL
+    console.print(table)
 
 
 def _number(value: float | None, form: str, unit: str = "") -> str:

@@ -20,10 +20,11 @@ def draw_loss_curve(run_folder: Path) -> Path:
 
     tokens_at, losses, heldout = {}, [], []
     for row in read_metrics(run_folder / METRICS):
-        if "loss" in row:
+        if "tokens" in row:
             tokens_at[row["step"]] = row["tokens"]
+        if row.get("loss") is not None:  # null where it was not finite
             losses.append((row["tokens"], row["loss"]))
-        if "heldout_loss" in row:
+        if row.get("heldout_loss") is not None:
             heldout.append((tokens_at.get(row["step"], 0), row["heldout_loss"]))
     if not losses:
         raise RunError(f"`{run_folder}` has no metrics to draw")
