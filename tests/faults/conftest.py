@@ -1,25 +1,19 @@
-"""The uncut run that every interrupted one is compared with."""
+"""What the tests of faults share."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import logging
 
 import pytest
+import torch
 
-from faults.outcome import Outcome, outcome_of
-from faults.program import run
-from tiny_run import TinyRun
+from faults.uncut import uncut, uncut_folder
 
-
-@pytest.fixture(scope="session")
-def uncut_folder(tiny: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Run folder of 20 steps in one go; tests copy it before they change anything."""
-    folder = tmp_path_factory.mktemp("uncut")
-    ended = run("train", tiny.config(folder), folder=folder)
-    assert ended.code == 0, ended.err
-    return folder / "run"
+__all__ = ["uncut", "uncut_folder"]
 
 
-@pytest.fixture(scope="session")
-def uncut(uncut_folder: Path) -> Outcome:
-    return outcome_of(uncut_folder)
+@pytest.fixture(autouse=True)
+def _same_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One thread; and what the library logs reaches caplog, whatever an earlier test did to its logger."""
+    torch.set_num_threads(1)  # as in the processes that are compared with
+    monkeypatch.setattr(logging.getLogger("criadero"), "propagate", True)

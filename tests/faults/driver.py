@@ -81,6 +81,14 @@ def limit_file_bytes(limit: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
 
+def lose_rights(folder: str) -> None:
+    """Become a user who may read, but not write, the folder of an existing run."""
+    for path in (Path(folder), *Path(folder).parents):
+        if path.stat().st_uid == os.geteuid() and len(path.parts) > 2:
+            path.chmod(0o755)
+    os.setuid(65534)
+
+
 def log_samples(path: str) -> None:
     """Write the sample indices of each step, this rank's, to `path.RANK`."""
     from criadero.train import loop
@@ -97,34 +105,62 @@ def log_samples(path: str) -> None:
 
 
 def nan_loss(step: int, rank: int) -> None:
-    """The loss of one rank is NaN at one step."""
-    from criadero.train import step as train_step
+    """The loss of one rank is NaN at one step; each rank says on stderr what the step did to its weights."""
+    from criadero.train import loop
+    from criadero.train import step as stepping
 
-    original = train_step._accumulate
+    accumulate, train_step = stepping._accumulate, loop.train_step
+    steps = 0
 
-    def accumulate(model: Any, micro_batches: Any, **options: Any) -> Any:
-        accumulate.calls += 1  # type: ignore[attr-defined]
-        loss = original(model, micro_batches, **options)
-        hit = accumulate.calls == step and int(os.environ.get("RANK", 0)) == rank  # type: ignore[attr-defined]
-        return loss * float("nan") if hit else loss
+    def poisoned(*args: Any, **options: Any) -> Any:
+        loss = accumulate(*args, **options)
+        return loss * float("nan") if steps == step and int(os.environ.get("RANK", 0)) == rank else loss
 
-    accumulate.calls = 0  # type: ignore[attr-defined]
-    train_step._accumulate = accumulate
+    def watched(model: Any, optimizer: Any, *args: Any, **options: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        before = [parameter.detach().to_local().clone() for parameter in model.parameters()]
+        try:
+            return train_step(model, optimizer, *args, **options)
+        finally:
+            after = [parameter.detach().to_local() for parameter in model.parameters()]
+            same = all(old.equal(new) for old, new in zip(before, after, strict=True))
+            print(
+                f"weights of step {steps}: {'unchanged' if same else 'changed'}", file=sys.stderr, flush=True
+            )
+
+    stepping._accumulate, loop.train_step = poisoned, watched
+
+
+def terminate_at_step(step: int, rank: int = 0) -> None:
+    """SIGTERM this process, if it is that rank, just before `step`, which becomes the last."""
+    from criadero.train import loop
+
+    original = loop.train_step
+
+    def train_step(*args: Any, **options: Any) -> Any:
+        result = original(*args, **options)
+        if options["state"].step + 2 == step and int(os.environ.get("RANK", 0)) == rank:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return result
+
+    loop.train_step = train_step
 
 
 def terminate_in(place: str, signals: int = 1, seconds: float = 0.02) -> None:
-    """SIGTERM this process while it scores held-out text (`heldout`) or hashes shards (`verify`).
+    """SIGTERM this process, once or more, while it scores held-out text, hashes shards or builds them.
 
-    Each batch scored and each file hashed takes `seconds`; so many signals come one after the other.
+    Each batch scored, each file hashed and each document read takes `seconds`.
     """
-    if place == "heldout":
-        from criadero.train import heldout as module
+    from criadero.shards import write
+    from criadero.train import heldout
 
-        name = "summed_loss"
-    else:
-        from criadero import files as module
-
-        name = "sha256_file"
+    places = {
+        "heldout": (heldout, "summed_loss"),
+        "verify": (files, "sha256_file"),
+        "build": (write, "_as_tokens"),
+    }
+    module, name = places[place]
     original = getattr(module, name)
     calls = 0
 
@@ -153,6 +189,20 @@ def slow_steps(seconds: float) -> None:
     loop.train_step = train_step
 
 
+def slow_import() -> None:
+    """Reading the config takes long, and that it has begun is said on stderr."""
+    from criadero import config
+
+    original = config.load
+
+    def load(*args: Any, **options: Any) -> Any:
+        print("loading", file=sys.stderr, flush=True)
+        time.sleep(20)
+        return original(*args, **options)
+
+    config.load = load
+
+
 FAULTS = {
     fault.__name__: fault
     for fault in (
@@ -161,9 +211,12 @@ FAULTS = {
         log_points,
         fill_disk,
         limit_file_bytes,
+        lose_rights,
         log_samples,
         nan_loss,
+        terminate_at_step,
         terminate_in,
+        slow_import,
         slow_steps,
     )
 }

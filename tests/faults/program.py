@@ -79,6 +79,10 @@ class Program:
         """What it has written to stderr so far."""
         return self._err.read_text() if self._err.exists() else ""
 
+    @property
+    def pid(self) -> int:
+        return int(self._process.pid)
+
     def send(self, number: int) -> None:
         """Send a signal."""
         os.kill(self._process.pid, number)

@@ -1,4 +1,4 @@
-"""Before a release: 20 runs, each cut by kill -9 at a random moment and resumed; all must end as the uncut one.
+"""Before a release: 20 runs, each cut by kill -9 at a random moment, resumed, and equal to the uncut one.
 
 `make soak` runs it; the name keeps it out of `make test`. Every process is a real start of the program.
 """
