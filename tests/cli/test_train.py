@@ -1,0 +1,105 @@
+"""`criadero train`: the cost without a start, one JSON object, exit code 75 when asked to stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from criadero.formats.load import load_model
+from criadero.runs import METRICS, read_metrics
+from tiny_run import STEP_TOKENS, TinyRun
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def test_a_dry_run_prints_the_cost_and_writes_nothing(program, tmp_path: Path):
+    outcome = program(
+        "train", CONFIGS / "llama-7b.toml", f"run.folder={tmp_path / 'run'}", "--dry-run", "--json"
+    )
+    assert outcome.code == 0
+    cost = json.loads(outcome.stdout)
+    assert cost["parameters"] == 6_738_415_616
+    assert cost["flops_per_token"] == 6 * 6_738_415_616
+    assert cost["state_bytes"] == 18 * 6_738_415_616
+    assert cost["total_steps"] == 238_418
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_for_people_has_a_line_for_each_number(program):
+    outcome = program("train", CONFIGS / "llama-7b.toml", "train.tokens=10_000_000", "--dry-run")
+    assert ["parameters", "6,738,415,616"] in [line.split() for line in outcome.stdout.splitlines()]
+    assert ["total_steps", "2"] in [line.split() for line in outcome.stdout.splitlines()]
+
+
+def test_results_are_one_json_object_on_stdout_and_progress_is_on_stderr(
+    program, tiny: TinyRun, tmp_path: Path
+):
+    outcome = program("train", tiny.config(tmp_path, steps=4), "run.log_seconds=1000", "--json")
+    assert outcome.code == 0
+    summary = json.loads(outcome.stdout)
+    assert (summary["step"], summary["tokens"]) == (4, 4 * STEP_TOKENS)
+    assert summary["heldout_bits_per_byte"] > 0
+    assert [line.split()[1] for line in outcome.stderr.splitlines() if line.startswith("step ")] == [
+        "1/4",
+        "4/4",
+    ]
+    with Image.open(summary["loss_curve"]) as image:
+        assert image.format == "PNG"
+    assert load_model(Path(summary["model"])).config.num_layers == 4
+
+
+def test_for_people_the_next_command_is_named(program, tiny: TinyRun, tmp_path: Path):
+    outcome = program("-q", "train", tiny.config(tmp_path, steps=1))
+    assert outcome.stderr == ""
+    assert (
+        outcome.stdout.splitlines()[-1] == f"next: criadero generate {tmp_path}/run/model 'Once upon a time'"
+    )
+
+
+def test_asked_to_stop_it_saves_says_how_to_go_on_and_ends_with_75(program, tiny: TinyRun, tmp_path: Path):
+    config = tiny.config(tmp_path, steps=5000)
+    metrics = tmp_path / "run" / METRICS
+    ended = threading.Event()
+
+    def stop_after_some_steps() -> None:
+        while not ended.wait(0.02):
+            if len(list(read_metrics(metrics))) >= 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+    watcher = threading.Thread(target=stop_after_some_steps)
+    watcher.start()
+    try:
+        outcome = program("train", config)
+    finally:
+        ended.set()
+        watcher.join()
+    assert outcome.code == 75
+    assert outcome.stdout == ""
+    *_, message, hint = outcome.stderr.splitlines()
+    steps = len([row for row in read_metrics(metrics) if "loss" in row])
+    assert message == f"error: stopped at step {steps} of 5000, everything is saved"
+    assert hint == "hint: run the same command again to go on"
+    assert (tmp_path / "run" / "checkpoints").is_dir()
+
+
+@pytest.mark.parametrize("override", ["data.sources=[]", "train.tokens=1", "model.heads=3"])
+def test_a_bad_override_is_exit_code_2_before_anything_is_written(
+    program, tiny: TinyRun, tmp_path: Path, override: str
+):
+    outcome = program("train", tiny.config(tmp_path), override)
+    assert outcome.code == 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_shards_that_are_not_there_are_an_error(program, tiny: TinyRun, tmp_path: Path):
+    outcome = program("train", tiny.config(tmp_path, shards=tmp_path / "nothing"))
+    assert outcome.code == 1
+    assert "Traceback" not in outcome.stderr
+    assert str(tmp_path / "nothing") in outcome.stderr
