@@ -25,6 +25,9 @@ logger = logging.getLogger("criadero")
 
 FORMAT_VERSION = 1
 
+# What a kill -9 may cost the ledger; more lines than that would only fill the disk of a long run.
+_SECONDS_BETWEEN_LINES = 5.0
+
 Outcome = Literal["finished", "stopped", "failed", "killed", "running"]
 
 
@@ -59,6 +62,7 @@ class LedgerSegment:
         self.segment = uuid.uuid4().hex
         self._meter = meter
         self._steps, self._tokens = 0, 0
+        self._next_line_seconds = 0.0
         self._identity = {"segment": self.segment, "rank": rank, "activity": activity}
 
     def __enter__(self) -> LedgerSegment:
@@ -76,7 +80,7 @@ class LedgerSegment:
         self._append("end", {"outcome": outcome, **self._progress(self._meter.read())}, durable=True)
 
     def update(self, *, steps: int, tokens: int) -> EnergyReading:
-        """Append how far this attempt is; returns the reading it wrote.
+        """Note how far this attempt is and return the energy so far; a line is appended every few seconds.
 
         Args:
             steps: optimizer steps done in this attempt.
@@ -84,7 +88,9 @@ class LedgerSegment:
         """
         self._steps, self._tokens = steps, tokens
         reading = self._meter.read()
-        self._append("update", self._progress(reading))
+        if reading.seconds >= self._next_line_seconds:
+            self._append("update", self._progress(reading))
+            self._next_line_seconds = reading.seconds + _SECONDS_BETWEEN_LINES
         return reading
 
     def _progress(self, reading: EnergyReading) -> dict[str, Any]:
