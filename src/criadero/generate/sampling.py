@@ -35,6 +35,7 @@ class SamplingConfig(Config):
     seed: int | None = Field(default=None, ge=0, lt=2**63)
     """Same seed, same text on the same machine; unset: another one each time."""
     max_tokens: int = Field(default=256, ge=1)
+    """Most tokens to write."""
     stop: tuple[Annotated[str, Field(min_length=1, max_length=1000)], ...] = Field((), max_length=MAX_STOPS)
     """Texts that end the continuation, wherever tokens cut them; they are not part of it."""
 

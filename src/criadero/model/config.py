@@ -27,6 +27,13 @@ class RopeScaling(Config):
 
     A wavelength is long above `original_max_seq_len / low_freq_factor` tokens and short below
     `original_max_seq_len / high_freq_factor`.
+
+    Attributes:
+        kind: the only one there is.
+        factor: how much longer the context becomes.
+        low_freq_factor: turns within the original context below which a pair is slowed by `factor`.
+        high_freq_factor: turns above which a pair is left as it is.
+        original_max_seq_len: context the model was trained with before, tokens.
     """
 
     kind: Literal["llama3"] = "llama3"
@@ -62,6 +69,20 @@ class ModelConfig(Config):
 
     Left out, `num_kv_heads` is `num_heads` (multi-head attention), `head_dim` is `dim / num_heads` and
     `hidden_dim` is `feed_forward_width(dim)`. Lengths and positions are counted in tokens.
+
+    Attributes:
+        vocab_size: rows of the embedding; at least the tokenizer's ids.
+        dim: model width.
+        num_layers: decoder layers.
+        num_heads: query heads.
+        num_kv_heads: key/value heads; fewer than `num_heads` is grouped-query attention.
+        head_dim: width of a head.
+        hidden_dim: feed-forward width.
+        max_seq_len: longest context, tokens.
+        norm_eps: added to the mean of squares in each RMSNorm.
+        rope_theta: base of the rotary wavelengths.
+        rope_scaling: stretching of RoPE for a longer context.
+        tie_embeddings: whether the output shares the embedding's weight.
     """
 
     vocab_size: PositiveInt = 32000

@@ -16,6 +16,7 @@ class ShardConfig(Config):
     Attributes:
         source: name of the source, kept in the manifest.
         heldout_fraction: share of the documents kept from training, drawn by a hash of (seed, document id).
+        seed: which documents the hash draws.
         shard_tokens: a shard is closed once it holds this many tokens; documents are never cut.
         bos, eos: put the tokenizer's opening and closing token around each document.
     """
@@ -32,6 +33,7 @@ class SourceConfig(Config):
     """One source of the mixture.
 
     Attributes:
+        name: what metrics and messages call it; decides its shuffle.
         path: the folder that `shards build` made.
         weight: share of the training sequences; all sources or none have one. Default: by size.
         max_epochs: refuse, before the start, a run that would go through this source more often.

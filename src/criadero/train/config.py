@@ -20,7 +20,13 @@ from criadero.shards.config import DataConfig
 
 
 class FolderConfig(Config):
-    """Section [run]: where the run is written and who else receives its metrics."""
+    """Section [run]: where the run is written and who else receives its metrics.
+
+    Attributes:
+        folder: the run folder; one that has a run in it is gone on with.
+        sinks: where metrics go besides metrics.jsonl; `tensorboard` is the one there is.
+        log_seconds: time between two progress lines where stderr is no terminal.
+    """
 
     folder: Path
     sinks: tuple[str, ...] = ()
@@ -31,6 +37,13 @@ class OptimizerConfig(Config):
     """Section [optimizer]: AdamW (LLaMA 2.3). eps and what is decayed are open in the paper.
 
     Decayed are all matrices, embeddings included; the norms' gains are not.
+
+    Attributes:
+        learning_rate: the maximum that the schedule rises to.
+        beta1, beta2: how much of the running means of gradient and squared gradient stays at each step.
+        eps: added to the root of the second moment.
+        weight_decay: decoupled; a matrix shrinks by this times the rate at each step.
+        clip_norm: greatest global norm of the gradients.
     """
 
     learning_rate: float = Field(default=3e-4, gt=0, allow_inf_nan=False)
@@ -45,6 +58,12 @@ class ScheduleConfig(Config):
     """Section [schedule]: warm-up, then cosine to `final_ratio` of the maximum, or WSD.
 
     WSD (warm-up, stable, decay) holds the maximum and falls linearly over the last `decay_fraction`.
+
+    Attributes:
+        kind: the shape after the warm-up.
+        warmup_steps: steps over which the rate rises linearly from near 0.
+        final_ratio: the rate of the last step, as part of the maximum.
+        decay_fraction: of all steps, those over which WSD falls; cosine ignores it.
     """
 
     kind: Literal["cosine", "wsd"] = "cosine"
@@ -58,6 +77,21 @@ class TrainingConfig(Config):
 
     A step is one optimizer step over `batch_tokens` tokens, made of micro-batches of
     `micro_batch_sequences` sequences a rank.
+
+    Attributes:
+        tokens: the budget; a finished run given a larger one goes on.
+        batch_tokens: tokens of one step, over all ranks; a multiple of data.seq_len.
+        micro_batch_sequences: what one rank works on at once; changes memory and speed alone.
+        seed: decides the first weights.
+        device: `auto` takes CUDA where there is one.
+        compute_dtype: what layers compute in; weights and optimizer states are float32 always.
+        compile: compile each layer, where there is a C++ compiler.
+        loss_chunk_tokens: rows of float32 logits that exist at once.
+        timeout_seconds: how long a rank waits for the others before it is an error.
+        on_nonfinite: what to do when a loss or gradient is not finite; parameters never change by it.
+        on_spike: what to do when the gradient norm is a spike.
+        spike_factor: a spike is a norm above this many times the median of the last 100.
+        skip_budget: steps that may be skipped before it is an error.
     """
 
     tokens: PositiveInt
@@ -76,14 +110,33 @@ class TrainingConfig(Config):
 
 
 class HeldOutConfig(Config):
-    """Section [heldout]: held-out loss while training; 0 steps means only at the end."""
+    """Section [heldout]: held-out loss while training; all held-out text is scored at the end.
+
+    Attributes:
+        every_steps: steps from one score to the next; 0 means only at the end.
+        tokens: how much of the held-out text such a score takes, in whole documents.
+    """
 
     every_steps: int = Field(default=1000, ge=0)
     tokens: PositiveInt = 1_000_000
 
 
 class RunConfig(Config):
-    """Everything one training run depends on."""
+    """Everything one training run depends on.
+
+    Attributes:
+        run: where the run is written.
+        model: sizes and constants, or a preset.
+        initial_model: a MODEL to take the first weights from; unset, they follow from train.seed.
+        data: which token shards, in which proportions.
+        train: budget, batch, seed, device, policies.
+        optimizer: AdamW.
+        schedule: the learning rate over the run.
+        heldout: scoring held-out text.
+        checkpoint: when checkpoints are written and which stay.
+        parallel: layout of the ranks.
+        carbon: what the energy meter has to assume.
+    """
 
     run: FolderConfig
     model: ModelConfig
