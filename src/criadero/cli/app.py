@@ -68,7 +68,7 @@ def main() -> None:
     On SIGTERM half-written output is removed and the exit code is that of `StoppedEarly`; verbs that can save
     their work put a handler of their own in place.
     """
-    signal.signal(signal.SIGTERM, _terminate)
+    previous = signal.signal(signal.SIGTERM, _terminate)
     try:
         app()
     except _Terminated:
@@ -83,3 +83,5 @@ def main() -> None:
         # The reader of our stdout has left (`| head`); that is its right.
         sys.stderr.close()
         sys.exit(1)
+    finally:
+        signal.signal(signal.SIGTERM, previous)

@@ -180,15 +180,21 @@ def open_session(
             earlier_joules=earlier_joules,
         )
         session.resume(verify=verify)
-        if run is not None:
-            configuration.save(config, run.path / "config.toml")
-            run.start_metrics(session.state.step)
-            session.sinks = open_sinks(config.run.sinks, config.run.folder)
-            for sink in session.sinks:
-                stack.callback(sink.close)
+        everywhere(lambda: _open_metrics(session, stack), dist.group.WORLD)
         session.set_status("running")
         stack.enter_context(_status_at_end(session))
         yield session
+
+
+def _open_metrics(session: Session, stack: ExitStack) -> None:
+    """On rank 0, once the run may go on: keep its config, and open what receives its numbers."""
+    if session.run is None:
+        return
+    configuration.save(session.config, session.run.path / "config.toml")
+    session.run.start_metrics(session.state.step)
+    session.sinks = open_sinks(session.config.run.sinks, session.run.path)
+    for sink in session.sinks:
+        stack.callback(sink.close)
 
 
 def require_same_settings(config: RunConfig) -> None:
