@@ -149,6 +149,16 @@ def test_asked_to_stop_before_the_first_step_it_does_not_begin(tiny, tmp_path):
         train(tiny.run_config(tmp_path), stop=stop)
 
 
+def test_asked_to_stop_at_its_very_end_it_is_scored_the_next_time(tiny, tmp_path):
+    config = tiny.run_config(tmp_path, steps=3)
+    hook = StopAt(3)
+    with pytest.raises(StoppedEarly, match="step 3 of 3"):
+        train(config, stop=hook.flag, hooks=[hook])
+    assert summarise(config.run.folder).state == "stopped"
+    assert train(config).heldout["heldout_bits_per_byte"] > 0
+    assert list(steps_of(config.run.folder)) == [1, 2, 3]
+
+
 def test_a_larger_budget_extends_a_finished_run(tiny, tmp_path):
     train(tiny.run_config(tmp_path, steps=4))
     config = tiny.run_config(tmp_path, steps=6)
