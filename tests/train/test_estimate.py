@@ -9,7 +9,7 @@ import torch
 
 from criadero import files
 from criadero.errors import ResourceError
-from criadero.model.presets import PRESETS, preset
+from criadero.model.presets import PRESETS
 from criadero.model.transformer import Transformer
 from criadero.train import estimate as estimating
 from criadero.train.config import RunConfig
@@ -144,12 +144,3 @@ def test_a_model_too_large_for_the_memory_is_told_from_a_sequence_too_long(tmp_p
 
 def test_the_memory_of_this_machine_is_known():
     assert 10e6 < available_memory_bytes(CPU) < 100e12
-
-
-def test_presets_differ_from_one_another_only_where_the_paper_says():
-    assert {name: preset(name).dim for name in ("7b", "13b", "33b", "65b")} == {
-        "7b": 4096,
-        "13b": 5120,
-        "33b": 6656,
-        "65b": 8192,
-    }
