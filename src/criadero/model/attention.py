@@ -63,6 +63,7 @@ def _attend(q_BHTE: Tensor, k_BKSE: Tensor, v_BKSE: Tensor, *, mask_BTS: Tensor 
     mask = None if mask_BTS is None else mask_BTS.unsqueeze(1)
     if mask is None and 1 < num_new < num_all:  # new tokens after a cached prefix
         mask = _causal_after_prefix(num_new, num_all, device=q_BHTE.device)
+    # differs from paper: PyTorch's own fused kernels do what 2.4 item 1 takes from xformers.
     return F.scaled_dot_product_attention(
         q_BHTE,
         k_BKSE,

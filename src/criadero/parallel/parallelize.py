@@ -38,6 +38,7 @@ def parallelize(
     policy = MixedPrecisionPolicy(
         param_dtype=param_dtype, reduce_dtype=reduce_dtype, cast_forward_inputs=False
     )
+    # differs from paper: 2.4 item 3 has model and sequence parallelism; here ranks share the weights.
     for module in (*layers_of(model), model):
         fully_shard(module, mesh=mesh.sharding, mp_policy=policy)
     for sharded in _sharded(model):

@@ -120,6 +120,7 @@ def _fill(reservoir: _Reservoir, name: str, texts: Iterable[str], max_line_bytes
         for line in text.split("\n"):
             if not line.strip():
                 continue
+            # differs from paper: SentencePiece, as it was run, leaves longer lines out; here they are cut.
             pieces = cut_line(line, max_line_bytes)
             cut_lines += len(pieces) > 1
             read_lines += 1
