@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 from faults.program import start
-from tiny_run import TinyRun
+from tiny_run import STEPS, TinyRun
 
-STEP_SECONDS = 0.03  # steps are slowed so that cuts fall between, inside and after saves
+STEP_SECONDS = 0.1  # steps are slowed so that cuts fall everywhere: inside steps, inside saves, between them
 
 
 def cut_and_resume(tiny: TinyRun, folder: Path, *, seed: int, real: bool, cuts: int = 1) -> str:
@@ -24,12 +24,13 @@ def cut_and_resume(tiny: TinyRun, folder: Path, *, seed: int, real: bool, cuts: 
     moments = []
     for cut in range(cuts):
         with start("train", config, folder=folder, plan=plan, name=f"cut{cut}", real=real) as program:
-            program.wait_for("step ")
-            delay = chance.uniform(0, 20 * 2 * STEP_SECONDS)
+            program.wait_for("step 1/")
+            delay = chance.uniform(0, (STEPS - 1) * STEP_SECONDS)
             time.sleep(delay)
             program.send(signal.SIGKILL)
             ended = program.end()
-        moments.append(f"{delay:.2f} s" + ("" if ended.code == -signal.SIGKILL else " (had ended)"))
+        assert ended.code == -signal.SIGKILL, ended.err
+        moments.append(f"{delay:.2f} s")
     with start("train", config, folder=folder, name="last", real=real) as program:
         ended = program.end()
     assert ended.code == 0, ended.err

@@ -81,14 +81,6 @@ def limit_file_bytes(limit: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
 
-def lose_rights(folder: str) -> None:
-    """Become a user who may read, but not write, the folder of an existing run."""
-    for path in (Path(folder), *Path(folder).parents):
-        if path.stat().st_uid == os.geteuid() and len(path.parts) > 2:
-            path.chmod(0o755)
-    os.setuid(65534)
-
-
 def log_samples(path: str) -> None:
     """Write the sample indices of each step, this rank's, to `path.RANK`."""
     from criadero.train import loop
@@ -211,7 +203,6 @@ FAULTS = {
         log_points,
         fill_disk,
         limit_file_bytes,
-        lose_rights,
         log_samples,
         nan_loss,
         terminate_at_step,

@@ -28,7 +28,7 @@ MOMENTS = [
     "file-synced",
 ]
 
-pytestmark = pytest.mark.xdist_group("kills")
+pytestmark = [pytest.mark.xdist_group("kills"), pytest.mark.timeout(300)]
 
 
 @pytest.mark.slow
@@ -57,6 +57,7 @@ def test_a_kill_at_every_moment_of_a_save_costs_nothing_that_was_saved(
     assert_same(outcome_of(folder), uncut)
 
 
+@pytest.mark.slow
 def test_kills_at_random_moments_change_nothing(tiny: TinyRun, tmp_path: Path, uncut: Outcome):
     """The short form of soak.py."""
     for seed in range(3):

@@ -49,7 +49,7 @@ def test_sigterm_while_scoring_heldout_text_stops_between_batches(
     ended = run(*command, "heldout.tokens=100000", "checkpoint.every_steps=7", folder=tmp_path, plan=plan)
     assert ended.code == STOPPED
     assert "stopped at step 10 of 20" in ended.err
-    # The weights that scoring had gathered are not what was saved.
+    # Saved were this rank's shards with their moments, not the weights that scoring had gathered.
     state = outcome_of(tmp_path / "run")
     assert any(tensor.any() for name, tensor in state.tensors.items() if "embedding.weight.exp_avg" in name)
     assert run("train", config, folder=tmp_path).code == 0

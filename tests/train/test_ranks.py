@@ -12,7 +12,7 @@ from faults.outcome import Outcome, outcome_of
 from faults.program import run_on_ranks
 from tiny_run import BATCH_SEQUENCES, TinyRun
 
-pytestmark = pytest.mark.xdist_group("ranks")
+pytestmark = [pytest.mark.xdist_group("ranks"), pytest.mark.timeout(300)]
 
 # Sums over ranks are taken in another order, in float32: a few units in the last place per step, which
 # twenty steps of AdamW at a high rate enlarge.
