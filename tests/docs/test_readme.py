@@ -1,0 +1,78 @@
+"""What README.md tells people to type runs, in its order, at toy size."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from criadero.model.presets import num_parameters, preset
+from documented import REPLACED, ROOT, Place, blocks, commands
+from tiny_run import TinyRun
+
+README = ROOT / "README.md"
+TUTORIAL = ROOT / "docs" / "tutorial" / "your-own-text.md"
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("documented"), pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, tiny: TinyRun) -> Place:
+    return Place.make(tmp_path_factory.mktemp("place"), tiny)
+
+
+def test_every_command_of_the_readme_runs(place: Place) -> None:
+    outputs = {}
+    for command in commands(README):
+        done = place.run(command, stdin="the old mill\n")
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+        outputs[command.removeprefix("criadero ").split()[0]] = done.stdout
+    assert "demo" in outputs["runs"]
+    assert "=== sample 3" in outputs["shards"] or "tokens" in outputs["shards"]
+    assert len(outputs["chat"].strip()) > 0
+    written = [f"models/from-{form}/model.safetensors" for form in ("huggingface", "meta", "gguf")]
+    models = [*written, "runs/laptop/model/config.json", "runs/two-ranks/model/config.json"]
+    assert [path for path in models if not (place.folder / path).is_file()] == []
+    ranks = json.loads((place.folder / "runs/two-ranks/checkpoints/step-00000004/manifest.json").read_text())
+    assert ranks["world_size"] == 2
+
+
+def test_the_python_example_of_the_readme_runs(place: Place) -> None:
+    (example,) = blocks(README, "python")
+    done = place.run_python(example)
+    assert done.returncode == 0, done.stderr
+    trained, completion = done.stdout.strip().splitlines()
+    assert trained.endswith("training tokens")
+    assert set(json.loads(completion)) == {"text", "ended by"}
+
+
+def test_every_replacement_is_of_something_that_is_written_down() -> None:
+    written = "\n".join(commands(README))
+    assert [part for part in list(REPLACED)[:2] if part not in written] == []
+
+
+def test_the_two_make_commands_are_those_of_the_makefile() -> None:
+    text, makefile = README.read_text(), (ROOT / "Makefile").read_text()
+    for target in ("demo", "test"):
+        assert f"    make {target} " in text
+        assert f"\n{target}:" in makefile
+
+
+def test_the_tree_names_every_folder_and_package() -> None:
+    text = README.read_text()
+    packages = {
+        path.name for path in (ROOT / "src" / "criadero").iterdir() if (path / "__init__.py").is_file()
+    }
+    folders = {"configs", "samples", "benchmarks", "docs", "tests"}
+    assert [
+        name for name in sorted(packages | folders) if f"`{name}/`" not in text and f"[{name}/]" not in text
+    ] == []
+    modules = {path.name for path in (ROOT / "src" / "criadero").glob("[a-z]*.py")}
+    assert [name for name in sorted(modules) if f"`{name}`" not in text] == []
+
+
+def test_sizes_named_are_those_of_samples_and_presets() -> None:
+    sources = json.loads((ROOT / "samples" / "manifest.json").read_text())["sources"]
+    text = " ".join(README.read_text().split())
+    assert f"{sum(source['text_bytes'] for source in sources) / 1e6:.0f} MB of public-domain prose" in text
+    assert f"{num_parameters(preset('demo')) / 1e6:.1f} million parameters" in text
+    assert f"{num_parameters(preset('laptop')) / 1e6:.0f} million parameters" in text
