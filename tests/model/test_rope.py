@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from transformers import LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from criadero.model.config import ModelConfig, RopeScaling
-from criadero.model.rope import apply_rope, inverse_frequencies, rope_tables
+from criadero.model.rope import RopeTables, apply_rope, inverse_frequencies, rope_tables
 from naive_llama import naive_rope
 
 LLAMA_3 = RopeScaling(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_seq_len=8192)
@@ -101,3 +102,19 @@ def test_llama_3_scaling_keeps_short_waves_and_slows_long_ones():
     torch.testing.assert_close(scaled[long], plain[long] / 8)
     between = ~short & ~long
     assert ((scaled < plain) & (scaled > plain / 8))[between].all()
+
+
+def test_the_written_out_gradient_on_the_cpu_is_the_rotation_back() -> None:
+    tables = rope_tables(torch.arange(5).unsqueeze(0), config_of(6))
+    cos, signed_sin = tables.cos.double(), tables.signed_sin.double()
+    x_BTHE = torch.randn(2, 5, 3, 6, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: apply_rope(x, RopeTables(cos, signed_sin)), (x_BTHE,))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_path_of_the_cpu_gives_the_bits_of_the_other_one(dtype: torch.dtype) -> None:
+    tables = rope_tables(torch.arange(5).unsqueeze(0), config_of(6))
+    x_BTHE = torch.randn(2, 5, 3, 6).to(dtype)
+    with patch.object(torch.compiler, "is_compiling", return_value=True):
+        expected = apply_rope(x_BTHE, tables)
+    assert torch.equal(apply_rope(x_BTHE, tables), expected)

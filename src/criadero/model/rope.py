@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from criadero.model.config import ModelConfig, RopeScaling
 
@@ -51,6 +53,7 @@ def rope_tables(positions_BT: Tensor, config: ModelConfig) -> RopeTables:
     """Return the tables for integer positions (B or 1, T), on their device."""
     frequencies = inverse_frequencies(config, device=positions_BT.device)
     angles_BTE = positions_BT.unsqueeze(-1).to(torch.float32) * frequencies
+    # differs from paper: its code turns neighbouring elements as complex numbers; see the top of this file.
     cos, sin = angles_BTE.cos(), angles_BTE.sin()
     return RopeTables(
         cos=torch.cat((cos, cos), dim=-1).unsqueeze(2), signed_sin=torch.cat((-sin, sin), dim=-1).unsqueeze(2)
@@ -59,6 +62,39 @@ def rope_tables(positions_BT: Tensor, config: ModelConfig) -> RopeTables:
 
 def apply_rope(x_BTHE: Tensor, tables: RopeTables) -> Tensor:
     """Rotate every head of (B, T, H, E) by its position; float32 inside, the input's dtype outside."""
+    eager = not torch.compiler.is_compiling() and not isinstance(x_BTHE, DTensor)
+    if eager and x_BTHE.device.type == "cpu":
+        rotated: Tensor = _CPURotation.apply(x_BTHE, tables.cos, tables.signed_sin)  # type: ignore[no-untyped-call]
+        return rotated
     x = x_BTHE.float() if x_BTHE.dtype.itemsize < 4 else x_BTHE
     halves_swapped = x.roll(x.shape[-1] // 2, dims=-1)
     return torch.addcmul(x * tables.cos, halves_swapped, tables.signed_sin).to(x_BTHE.dtype)
+
+
+class _CPURotation(torch.autograd.Function):
+    """The same products in the same order, in half the time: no swapped copy, and nothing kept of x.
+
+    A rotation's gradient is the rotation back: cosines as they are, sines negated.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x_BTHE: Tensor, cos: Tensor, signed_sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, signed_sin)
+        return _rotate_halves(x_BTHE, cos, signed_sin, direction=1)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad_BTHE: Tensor) -> tuple[Tensor, None, None]:
+        cos, signed_sin = ctx.saved_tensors
+        return _rotate_halves(grad_BTHE, cos, signed_sin, direction=-1), None, None
+
+
+def _rotate_halves(x_BTHE: Tensor, cos: Tensor, signed_sin: Tensor, *, direction: int) -> Tensor:
+    x = x_BTHE.float() if x_BTHE.dtype.itemsize < 4 else x_BTHE
+    rotated = x * cos
+    first, second = rotated.chunk(2, dim=-1)
+    x_first, x_second = x.chunk(2, dim=-1)
+    sin_first, sin_second = signed_sin.chunk(2, dim=-1)
+    first.addcmul_(x_second, sin_first, value=direction)
+    second.addcmul_(x_first, sin_second, value=direction)
+    return rotated.to(x_BTHE.dtype)
