@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from criadero.shards.batch import IGNORED
@@ -50,20 +51,18 @@ class _SummedLoss(torch.autograd.Function):
         for start in range(0, len(targets_N), chunk):
             rows = slice(start, start + chunk)
             targets = targets_N[rows]
-            kept = targets != IGNORED
+            kept = (targets != IGNORED).unsqueeze(1)
             indices = targets.clamp(min=0).unsqueeze(1)
-            logits = (hidden_ND[rows] @ weight_VD.T).float()
-            log_z = torch.logsumexp(logits, dim=1, keepdim=True)
-            losses = (log_z - logits.gather(1, indices)).squeeze(1)
-            loss += torch.where(kept, losses, 0.0).sum()
+            log_p = F.log_softmax(hidden_ND[rows] @ weight_VD.T, dim=1, dtype=torch.float32)
+            loss -= torch.where(kept, log_p.gather(1, indices), 0.0).sum()
             if d_hidden_ND is None or d_weight_VD is None:
                 continue
-            # d loss / d logits = softmax - one-hot, formed in place of the logits.
-            gradient = logits.sub_(log_z).exp_()
-            gradient.scatter_add_(1, indices, torch.full_like(log_z, -1.0))
-            gradient = (gradient * kept.unsqueeze(1)).to(hidden_ND.dtype)
-            torch.mm(gradient, weight_VD, out=d_hidden_ND[rows])
-            d_weight_VD += gradient.T @ hidden_ND[rows]
+            # d loss / d logits = softmax - one-hot, formed in place of the log-probabilities; what is
+            # ignored is left out of the two products, which are much smaller.
+            gradient = log_p.exp_().scatter_add_(1, indices, log_p.new_full(indices.shape, -1.0))
+            gradient = gradient.to(hidden_ND.dtype)
+            d_hidden_ND[rows] = (gradient @ weight_VD).masked_fill_(~kept, 0.0)
+            d_weight_VD += gradient.T @ hidden_ND[rows].masked_fill(~kept, 0.0)
         ctx.save_for_backward(d_hidden_ND, d_weight_VD)
         return loss
 
