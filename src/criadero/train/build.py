@@ -19,6 +19,7 @@ from criadero.model.transformer import Transformer
 from criadero.notices import say_once
 from criadero.parallel.mesh import Mesh
 from criadero.parallel.parallelize import compile_layers, parallelize
+from criadero.train.allocator import keep_freed_memory
 from criadero.train.config import RunConfig
 
 
@@ -39,6 +40,8 @@ def choose_device(name: str) -> torch.device:
 
 def build_model(config: RunConfig, mesh: Mesh) -> Transformer:
     """Return the model, sharded over the mesh, float32, with its first weights."""
+    if mesh.device.type == "cpu":
+        keep_freed_memory()
     with torch.device("meta"):
         model = Transformer(config.model)
     if config.train.compile:
