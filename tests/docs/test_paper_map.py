@@ -35,11 +35,11 @@ def is_module(parts: list[str]) -> bool:
 @pytest.mark.parametrize("test", TESTS)
 def test_a_test_of_the_map_exists(test: str) -> None:
     path, _, name = test.partition("::")
-    assert name in tests_in(path)
+    assert name in names_in(path)
 
 
 @cache
-def tests_in(path: str) -> set[str]:
+def names_in(path: str) -> set[str]:
     tree = ast.parse((ROOT / path).read_text())
     return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
 from criadero.model.presets import num_parameters, preset
+from criadero.runs import summarise
 from documented import REPLACED, ROOT, Place, blocks, commands
 from tiny_run import TinyRun
 
@@ -46,8 +48,8 @@ def test_the_python_example_of_the_readme_runs(place: Place) -> None:
 
 
 def test_every_replacement_is_of_something_that_is_written_down() -> None:
-    written = "\n".join(commands(README))
-    assert [part for part in list(REPLACED)[:2] if part not in written] == []
+    written = "\n".join([*commands(README), *commands(TUTORIAL)])
+    assert [part for part in list(REPLACED) if part not in written] == []
 
 
 def test_the_two_make_commands_are_those_of_the_makefile() -> None:
@@ -76,3 +78,15 @@ def test_sizes_named_are_those_of_samples_and_presets() -> None:
     assert f"{sum(source['text_bytes'] for source in sources) / 1e6:.0f} MB of public-domain prose" in text
     assert f"{num_parameters(preset('demo')) / 1e6:.1f} million parameters" in text
     assert f"{num_parameters(preset('laptop')) / 1e6:.0f} million parameters" in text
+
+
+def test_every_command_of_the_tutorial_runs(place: Place) -> None:
+    for path in ("data", "runs/laptop"):
+        shutil.rmtree(place.folder / path, ignore_errors=True)
+    outputs = []
+    for command in commands(TUTORIAL):
+        done = place.run(command, stdin="the old mill\n")
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+        outputs.append(done.stdout)
+    assert summarise(place.folder / "runs/laptop").step == 6
+    assert "=== sample 16" in outputs[-1]
