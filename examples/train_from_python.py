@@ -12,7 +12,7 @@ import json
 import sys
 from pathlib import Path
 
-import criadero
+from criadero import api
 
 DEBUG_CONFIG = Path(__file__).parent.parent / "configs" / "debug.toml"
 VOCAB_SIZE = 384
@@ -23,14 +23,14 @@ def main(text_file: Path, out: Path) -> str:
     paragraphs = [part.strip() for part in text_file.read_text().split("\n\n") if part.strip()]
     out.mkdir(parents=True)
 
-    tokenizer = criadero.train_tokenizer({"text": paragraphs}, out / "tokenizer", vocab_size=VOCAB_SIZE)
+    tokenizer = api.train_tokenizer({"text": paragraphs}, out / "tokenizer", vocab_size=VOCAB_SIZE)
 
     documents = out / "documents.jsonl"
     documents.write_text("".join(json.dumps({"text": paragraph}) + "\n" for paragraph in paragraphs))
-    built = criadero.build_shards([documents], tokenizer, out / "shards", heldout_fraction=0.1)
+    built = api.build_shards([documents], tokenizer, out / "shards", heldout_fraction=0.1)
     print(f"{built.splits['train'].num_tokens:,} training tokens")
 
-    result = criadero.train(
+    result = api.train(
         DEBUG_CONFIG,
         f"run.folder={out / 'run'}",
         f"model.vocab_size={VOCAB_SIZE}",
@@ -41,7 +41,7 @@ def main(text_file: Path, out: Path) -> str:
     )
     print(f"held-out text: {result.heldout['heldout_bits_per_byte']:.2f} bits per byte")
 
-    completion = criadero.generate(result.model, "You may", max_tokens=40, temperature=0)
+    completion = api.generate(result.model, "You may", max_tokens=40, temperature=0)
     return completion.text
 
 

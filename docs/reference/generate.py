@@ -43,7 +43,7 @@ PRESETS_OPENING = """\
 """
 
 API_OPENING = """\
-Everything here is imported from `criadero` itself and loads what it needs on first use. The example in the
+Everything here is imported from `criadero.api`. The example in the
 [README](../../README.md) is run by a test."""
 
 STABILITY = """\
@@ -254,10 +254,9 @@ def _default_text(field: Any) -> str:
 
 def api_page() -> str:
     """Return the public functions with their signatures, and what they return."""
-    import criadero
     from criadero import api
 
-    functions = [getattr(api, name) for name in criadero.__all__ if name != "__version__"]
+    functions = [getattr(api, name) for name in api.__all__]
     kept = " ".join((inspect.getdoc(api) or "").partition("\n\n")[2].split())
     parts = [
         "# Python API",
@@ -282,7 +281,7 @@ def _function_section(function: Any) -> str:
         starred |= parameter.kind in (parameter.KEYWORD_ONLY, parameter.VAR_POSITIONAL)
         lines.append(f"    {parameter},".replace("'", ""))  # annotations are kept as text
     text = "\n".join([f"{function.__name__}(", *lines, f") -> {signature.return_annotation}"])
-    return f"### `criadero.{function.__name__}`\n\n```python\n{text}\n```\n\n{_as_markdown(function)}"
+    return f"### `criadero.api.{function.__name__}`\n\n```python\n{text}\n```\n\n{_as_markdown(function)}"
 
 
 def _returned(functions: list[Any]) -> list[Any]:

@@ -1,6 +1,6 @@
 """The public Python functions: the command line's verbs, with the same names and meaning.
 
-What is listed in `criadero.__all__` keeps its name, arguments and result within a major version;
+What is listed in `__all__` here keeps its name, arguments and result within a major version;
 everything else may move.
 """
 
@@ -10,10 +10,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from criadero import config as configuration
-from criadero.errors import FormatError
-from criadero.formats.importing import import_model
-from criadero.formats.load import LoadedModel, load_model
+from criadero.errors import FormatError, UsageError
+from criadero.formats.importing import DTYPES, Imported
+from criadero.formats.importing import import_model as _import_model
+from criadero.formats.load import LoadedModel
+from criadero.formats.load import load_model as _load_model
 from criadero.generate.engine import Completion, Generator
 from criadero.generate.sampling import SamplingConfig
 from criadero.shards.config import ShardConfig
@@ -69,6 +73,32 @@ def train(config: str | Path | RunConfig, *overrides: str) -> TrainResult:
     return _train(config)
 
 
+def load_model(model: str | Path, *, dtype: str = "float32", device: str = "cpu") -> LoadedModel:
+    """Load a MODEL: a Hugging Face folder, a run or checkpoint, a Meta folder or a .gguf file.
+
+    Args:
+        dtype: float32, bfloat16 or float16.
+        device: such as `cpu` or `cuda:0`.
+    """
+    return _load_model(Path(model), dtype=_dtype(dtype), device=device)
+
+
+def import_model(source: str | Path, out: str | Path, *, dtype: str | None = None) -> Imported:
+    """Write a MODEL as a Hugging Face folder; the source is only read.
+
+    Args:
+        out: folder to make.
+        dtype: float32, bfloat16 or float16; None keeps what is stored, float16 for quantised weights.
+    """
+    return _import_model(Path(source), Path(out), dtype=None if dtype is None else _dtype(dtype))
+
+
+def _dtype(name: str) -> torch.dtype:
+    if name not in DTYPES:
+        raise UsageError(f"unknown dtype `{name}`, expected one of {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
 def generate(model: str | Path | LoadedModel, prompt: str, **sampling: Any) -> Completion:
     """Continue a text.
 
@@ -79,7 +109,7 @@ def generate(model: str | Path | LoadedModel, prompt: str, **sampling: Any) -> C
     Raises:
         FormatError: the model has no tokenizer.
     """
-    loaded = model if isinstance(model, LoadedModel) else load_model(Path(model))
+    loaded = model if isinstance(model, LoadedModel) else load_model(model)
     if loaded.tokenizer is None:
         raise FormatError(f"`{loaded.source}` has no tokenizer")
     config = configuration.validate(SamplingConfig, sampling, where="generate")
