@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +28,16 @@ hypothesis.settings.load_profile("criadero")
 
 EXPECTED_SKIPS = Path(__file__).parent / "expected_skips.txt"
 _skipped: dict[str, str] = {}
+
+
+@pytest.fixture(autouse=True)
+def _own_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Put the program's logging back and let each test hear what is said once."""
+    logger = logging.getLogger("criadero")
+    before = logger.handlers, logger.level, logger.propagate
+    monkeypatch.setattr("criadero.notices._said", set())
+    yield
+    logger.handlers, logger.level, logger.propagate = before
 
 
 @pytest.fixture(scope="session")

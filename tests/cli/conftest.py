@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
-
-from criadero import notices
 
 
 @dataclass(frozen=True)
@@ -27,12 +24,10 @@ Program = Callable[..., Outcome]
 
 @pytest.fixture
 def program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Program]:
-    """Return a function that runs `criadero ARGUMENTS...`; logging and signal handlers are put back."""
+    """Return a function that runs `criadero ARGUMENTS...`; the signal handler is put back."""
     from criadero.cli.app import main
 
-    logger = logging.getLogger("criadero")
-    before = logger.handlers, logger.level, logger.propagate, signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(notices, "_said", set())
+    before = signal.getsignal(signal.SIGTERM)
 
     def run(*arguments: object) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["criadero", *map(str, arguments)])
@@ -45,5 +40,4 @@ def program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         return Outcome(code, *capsys.readouterr())
 
     yield run
-    logger.handlers, logger.level, logger.propagate = before[:3]
-    signal.signal(signal.SIGTERM, before[3])
+    signal.signal(signal.SIGTERM, before)
