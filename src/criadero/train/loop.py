@@ -208,6 +208,8 @@ def _score(session: Session, *, max_tokens: int | None) -> dict[str, float]:
         return {}
     metrics = as_metrics(scores)
     session.record(metrics)
+    if session.run is not None:
+        logger.info("held-out text: %.3f bits per byte", metrics["heldout_bits_per_byte"])
     return metrics
 
 
