@@ -64,6 +64,8 @@ def build_shards(
 def train(config: str | Path | RunConfig, *overrides: str) -> TrainResult:
     """Pretrain, or go on with, the run of a config file.
 
+    A run on the CPU tells the C library (glibc) to keep freed memory for the rest of this process.
+
     Args:
         config: a TOML file, or a ready config.
         overrides: settings to replace, `section.key=value`.

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from criadero.train.config import ScheduleConfig
-from criadero.train.schedule import learning_rate
+from criadero.train.schedule import learning_rate, say_what_has_no_effect
 
 
 def rate(step: int, total_steps: int, *, maximum: float = 1.0, **schedule) -> float:
@@ -65,3 +65,20 @@ def test_any_schedule_rises_then_falls_and_ends_at_the_final_ratio(
     assert all(earlier < later for earlier, later in pairwise(rates[:warmup_steps]))
     assert all(earlier >= later for earlier, later in pairwise(rates[warmup_steps:]))
     assert max(rates) <= 1.0
+
+
+@pytest.mark.parametrize(
+    ("schedule", "total_steps", "said"),
+    [
+        ({"warmup_steps": 2000}, 1999, "warmup_steps is 2,000, the run has 1,999 steps"),
+        ({"decay_fraction": 0.3}, 9000, "decay_fraction has no effect with the cosine schedule"),
+        ({"warmup_steps": 2000}, 2000, ""),
+        ({"decay_fraction": 0.3, "kind": "wsd"}, 9000, ""),
+    ],
+)
+def test_settings_that_do_not_do_what_one_expects_are_said(
+    caplog: pytest.LogCaptureFixture, schedule: dict, total_steps: int, said: str
+):
+    say_what_has_no_effect(ScheduleConfig(**schedule), total_steps=total_steps)
+    assert said in caplog.text
+    assert bool(caplog.records) == bool(said)

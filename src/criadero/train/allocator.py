@@ -13,7 +13,9 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # glibc's malloc.h
 
 
 def keep_freed_memory() -> bool:
-    """Tell the C library to serve large blocks from its heap and never to shrink it, for this process.
+    """Tell the C library to serve large blocks from its heap and never to shrink it.
+
+    This holds for the whole process, other libraries included, until it ends; there is no way back.
 
     Returns:
         Whether the C library knows how; elsewhere than under glibc nothing changes but speed.

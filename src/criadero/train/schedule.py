@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import math
 
+from criadero.notices import say_once
 from criadero.train.config import ScheduleConfig
+
+
+def say_what_has_no_effect(schedule: ScheduleConfig, *, total_steps: int) -> None:
+    """Say, before a run, which of its settings do not do what one would expect of them."""
+    if schedule.warmup_steps > total_steps:
+        say_once(
+            f"schedule.warmup_steps is {schedule.warmup_steps:,}, the run has {total_steps:,} steps: "
+            "the learning rate never reaches its maximum"
+        )
+    if schedule.kind == "cosine" and schedule.decay_fraction != ScheduleConfig().decay_fraction:
+        say_once("schedule.decay_fraction has no effect with the cosine schedule")
 
 
 def learning_rate(step: int, *, maximum: float, total_steps: int, schedule: ScheduleConfig) -> float:

@@ -26,7 +26,7 @@ from criadero.errors import StoppedEarly
 from criadero.files import sha256_bytes
 from criadero.model.transformer import Transformer
 from criadero.notices import say_once
-from criadero.parallel.collectives import any_rank, everywhere, require_same
+from criadero.parallel.collectives import any_rank, everywhere, require_same, sum_over_ranks
 from criadero.parallel.launch import Launch
 from criadero.parallel.mesh import Mesh
 from criadero.runs import RunFolder
@@ -39,6 +39,7 @@ from criadero.train.heldout import open_heldout
 from criadero.train.hooks import Hook
 from criadero.train.optimizer import make_optimizer, optimizer_steps, optimizer_tensors, set_optimizer_steps
 from criadero.train.resume import require_same_data, require_same_run
+from criadero.train.schedule import say_what_has_no_effect
 from criadero.train.speed import Speedometer
 from criadero.train.state import TrainState
 from criadero.train.stop import StopFlag
@@ -115,11 +116,15 @@ class Session:
         logger.info("resuming from `%s`", path)
 
     def update_ledger(self) -> float:
-        """Write this attempt's progress to the energy ledger; return the joules of all attempts so far."""
+        """Write this attempt's progress to the energy ledger; collective.
+
+        Returns:
+            The joules of all attempts so far and of all ranks: each meters its GPU, one a machine the rest.
+        """
         reading = self.ledger.update(
             steps=self.state.step - self.first_state.step, tokens=self.state.tokens - self.first_state.tokens
         )
-        return self.earlier_joules + reading.joules_total
+        return self.earlier_joules + sum_over_ranks(reading.joules_total, self.mesh)
 
     def record(self, values: Mapping[str, Any]) -> None:
         """Write numbers of the current step to metrics.jsonl and the sinks (rank 0), if there is room."""
@@ -154,6 +159,8 @@ def open_session(
     """
     with ExitStack() as stack:
         run = _open_run(config, mesh, stack)
+        if run is not None:
+            say_what_has_no_effect(config.schedule, total_steps=config.total_steps)
         everywhere(
             lambda: require_resources(config, world_size=mesh.dp_size, device=mesh.device), dist.group.WORLD
         )
@@ -255,9 +262,13 @@ def _open_data(config: RunConfig, mesh: Mesh, stop: StopFlag) -> Batches:
 
 def _ledger(config: RunConfig, mesh: Mesh, launch: Launch) -> LedgerSegment:
     """Start metering: each rank its own GPU, the first rank of each machine also the machine."""
-    gpus = [mesh.device.index or 0] if mesh.device.type == "cuda" else []
-    meter = EnergyMeter(config.carbon, gpus=gpus, host=launch.local_rank == 0).start()
+    meter = EnergyMeter(config.carbon, gpus=own_gpus(mesh.device), host=launch.local_rank == 0).start()
     return LedgerSegment(config.run.folder, meter, activity="train", rank=launch.rank)
+
+
+def own_gpus(device: torch.device) -> list[str]:
+    """Return the UUID of this rank's GPU as NVML has it: numbers mean others under CUDA_VISIBLE_DEVICES."""
+    return [f"GPU-{torch.cuda.get_device_properties(device).uuid}"] if device.type == "cuda" else []
 
 
 def _say_skipped(path: Path, reason: str) -> None:
