@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from criadero import notices
+from criadero import notices, runs
 from criadero.errors import RunError
 from criadero.runs import (
     METRICS,
@@ -123,6 +123,16 @@ def test_the_commit_is_gits_own_or_unknown(monkeypatch):
     expected = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
     assert git_commit() == (expected or None)
     monkeypatch.setenv("PATH", "")
+    assert git_commit() is None
+
+
+def test_the_commit_of_a_repository_around_the_installed_package_is_not_ours(tmp_path: Path, monkeypatch):
+    package = tmp_path / ".venv" / "criadero"
+    package.mkdir(parents=True)
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], [*identity, "commit", "-q", "--allow-empty", "-m", "theirs"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    monkeypatch.setattr(runs, "__file__", str(package / "runs.py"))
     assert git_commit() is None
 
 

@@ -155,16 +155,20 @@ def _is_not_finite(value: Any) -> bool:
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the metrics of a run, stopping at a torn last line; nothing if the file is missing."""
+    """Yield the metrics of a run without torn lines; nothing if the file is missing.
+
+    A kill tears the last line; a disk that was full for a while tears one in the middle.
+    """
     if not path.exists():
         return
-    with path.open() as stream:
+    with path.open("rb") as stream:
         for line in stream:
             try:
                 row = json.loads(line)
-            except ValueError:
-                return
-            yield row
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(row, dict) and isinstance(row.get("step"), int):
+                yield row
 
 
 def describe_environment() -> dict[str, Any]:
@@ -184,12 +188,14 @@ def describe_environment() -> dict[str, Any]:
 
 def git_commit() -> str | None:
     """Return the commit of the source tree this package runs from, None outside a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD", "--show-prefix"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() or None
+    commit, _, inside = done.stdout.strip().partition("\n")
+    # Installed in an environment inside somebody's repository, it would name that repository's commit.
+    return commit if inside == "src/criadero/" else None
 
 
 def _own_identity() -> dict[str, Any]:
@@ -231,12 +237,18 @@ def summarise(folder: Path) -> RunSummary:
     if not status_path.exists():
         raise RunError(f"`{folder}` is not a run folder: it has no status.json")
     status = files.read_json(status_path, error=RunError)
+    if (
+        not isinstance(status, dict)
+        or status.get("state") not in STATES
+        or not isinstance(status.get("step"), int)
+    ):
+        raise RunError(f"`{status_path}` is not the status of a run: no state, or no step, that is known")
     state = status["state"]
     if state == "running" and not RunLock(folder).is_held():
         state = "killed"
     last: dict[str, Any] = {}
     for row in read_metrics(folder / METRICS):
-        last |= row
+        last |= {name: value for name, value in row.items() if isinstance(value, int | float)}
     return RunSummary(
         name=folder.resolve().name,
         state=state,

@@ -31,9 +31,8 @@ def fall_silent(mesh: Mesh, how: str) -> None:
     ],
 )
 def test_the_other_ranks_stop_and_name_the_one_at_fault(how: str, said: str):
-    began = time.monotonic()
+    # The harness kills a rank that outlives its timeout, and then there is no answer and no exit code 0.
     first, second = run_until_end(fall_silent, 2, how, timeout=20, collective_seconds=3)
-    assert time.monotonic() - began < 22
     assert first.exit_code == 0  # the harness caught the error: no abort, no hang
     assert first.failure is not None
     assert f"DistributedError: rank 0 lost contact: {said}" in first.failure
