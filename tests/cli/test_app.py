@@ -75,7 +75,8 @@ def test_every_error_ends_the_program_with_its_exit_code(kind, program, monkeypa
     monkeypatch.setattr(app, "app", fail)
     outcome = program("x")
     assert (outcome.code, outcome.stdout) == (kind.exit_code, "")
-    assert outcome.stderr == "error: it went wrong\nhint: try again\n"
+    mark = "" if kind is errors.StoppedEarly else "error: "
+    assert outcome.stderr == f"{mark}it went wrong\nhint: try again\n"
 
 
 def test_a_reader_that_leaves_early_is_no_fault_worth_a_traceback(tmp_path: Path):

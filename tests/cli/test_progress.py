@@ -10,7 +10,7 @@ import pytest
 from torch import nn
 
 from criadero.cli import progress
-from criadero.cli.output import set_up_logging
+from criadero.cli.output import live_line, set_up_logging
 from criadero.cli.progress import ProgressDisplay, describe_step, format_seconds
 from criadero.train.config import RunConfig
 from criadero.train.state import TrainState
@@ -94,6 +94,36 @@ def test_on_a_terminal_the_line_is_written_in_place_and_ended(clock, monkeypatch
     assert text.count("\n") == 1
     assert text.endswith("left\n")
     assert [part.split()[1] for part in text.split("\r\x1b[K")[1:]] == [f"{n}/20" for n in range(1, 21)]
+
+
+def test_a_log_line_begins_below_the_live_line(clock, monkeypatch):
+    stream = Terminal(tty=True)
+    monkeypatch.setattr(sys, "stderr", stream)
+    set_up_logging()
+    live_line.show("step 1")
+    logging.getLogger("criadero").info("saved")
+    live_line.show("step 2")
+    live_line.end()
+    live_line.end()
+    assert stream.getvalue() == "\r\x1b[Kstep 1\nsaved\n\r\x1b[Kstep 2\n"
+
+
+@pytest.mark.parametrize(
+    ("columns", "line"),
+    [
+        (
+            105,
+            "step 1,500/6,000 (25%)  loss 3.1416  lr 1.23e-04  norm 0.99  12,346 tokens/s  MFU 43.2%  "
+            "1 h 01 min left",
+        ),
+        (81, "step 1,500/6,000 (25%)  loss 3.1416  12,346 tokens/s  MFU 43.2%  1 h 01 min left"),
+        (20, "step 1,500/6,000 (2"),
+    ],
+)
+def test_a_line_is_shorter_than_the_terminal_is_wide(columns: int, line: str):
+    found = describe_step(TrainState(step=1500), METRICS, total_steps=6000, columns=columns)
+    assert len(found) < columns
+    assert found == line
 
 
 def test_other_ranks_show_nothing(clock, monkeypatch):

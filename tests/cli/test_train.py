@@ -84,7 +84,7 @@ def test_asked_to_stop_it_saves_says_how_to_go_on_and_ends_with_75(program, tiny
     assert outcome.stdout == ""
     *_, message, hint = outcome.stderr.splitlines()
     steps = len([row for row in read_metrics(metrics) if "loss" in row])
-    assert message == f"error: stopped at step {steps} of 5000, everything is saved"
+    assert message == f"stopped at step {steps} of 5000, everything is saved"
     assert hint == "hint: run the same command again to go on"
     assert (tmp_path / "run" / "checkpoints").is_dir()
 

@@ -77,7 +77,8 @@ def main() -> None:
     except CriaderoError as problem:
         if "--debug" in sys.argv:
             raise
-        typer.echo(f"error: {problem}", err=True)
+        mark = "" if isinstance(problem, StoppedEarly) else "error: "  # a wish granted is no error
+        typer.echo(f"{mark}{problem}", err=True)
         sys.exit(problem.exit_code)
     except BrokenPipeError:
         # The reader of our stdout has left (`| head`); that is its right.

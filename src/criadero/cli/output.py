@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 import typer
 
@@ -17,12 +18,48 @@ def print_json(value: Any) -> None:
 
 def set_up_logging(*, quiet: bool = False) -> None:
     """Send the library's log to stderr, one plain line each; warnings are marked."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _LogHandler(sys.stderr)
     handler.setFormatter(_PlainFormatter())
     logger = logging.getLogger("criadero")
     logger.handlers = [handler]
     logger.setLevel(logging.WARNING if quiet else logging.INFO)
     logger.propagate = False
+
+
+class LiveLine:
+    """The last line of a terminal, written in place until something else is printed below it."""
+
+    def __init__(self) -> None:
+        self._open = False
+
+    def show(self, text: str) -> None:
+        """Put `text` in the place of what was shown before."""
+        sys.stderr.write(f"\r\x1b[K{text}")
+        sys.stderr.flush()
+        self._open = True
+
+    def end(self) -> None:
+        """Leave the line as it is; what comes next begins below it."""
+        if self._open:
+            sys.stderr.write("\n")
+            self._open = False
+
+
+live_line = LiveLine()
+
+
+def terminal_columns() -> int | None:
+    """Return the width of the terminal behind stderr, None if that is not known."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns
+    except OSError:
+        return None
+
+
+class _LogHandler(logging.StreamHandler[TextIO]):
+    def emit(self, record: logging.LogRecord) -> None:
+        live_line.end()
+        super().emit(record)
 
 
 class _PlainFormatter(logging.Formatter):

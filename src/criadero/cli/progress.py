@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from torch import nn
 
+from criadero.cli.output import live_line, terminal_columns
 from criadero.train.config import RunConfig
 from criadero.train.state import TrainState
 
@@ -32,8 +33,7 @@ class ProgressDisplay:
     def __exit__(
         self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._live and self._last_line:
-            sys.stderr.write("\n")
+        live_line.end()
 
     def before_step(self, model: nn.Module, state: TrainState) -> None:
         """Nothing to show yet."""
@@ -46,27 +46,34 @@ class ProgressDisplay:
         if not self._shown or (now - self._last_line < interval and not is_last):
             return
         self._last_line = now
-        line = describe_step(state, metrics, total_steps=total_steps)
         if self._live:
-            sys.stderr.write(f"\r\x1b[K{line}")
-            sys.stderr.flush()
+            live_line.show(describe_step(state, metrics, total_steps=total_steps, columns=terminal_columns()))
         else:
-            logger.info(line)
+            logger.info(describe_step(state, metrics, total_steps=total_steps))
 
 
-def describe_step(state: TrainState, metrics: Mapping[str, Any], *, total_steps: int) -> str:
-    """Return one line: step, loss, rate, norm, tokens per second, MFU if known, time left."""
+def describe_step(
+    state: TrainState, metrics: Mapping[str, Any], *, total_steps: int, columns: int | None = None
+) -> str:
+    """Return one line: step, loss, rate, norm, tokens per second, MFU if known, time left.
+
+    With `columns`, it is shorter than that: a line that wraps cannot be written in place.
+    """
     mfu = metrics["mfu_palm"]
-    parts = [
-        f"step {state.step:,}/{total_steps:,} ({100 * state.step / total_steps:.0f}%)",
-        f"loss {metrics['loss']:.4f}",
-        f"lr {metrics['learning_rate']:.2e}",
-        f"norm {metrics['gradient_norm']:.2f}",
-        f"{metrics['tokens_per_second']:,.0f} tokens/s",
-        *([f"MFU {100 * mfu:.1f}%"] if mfu is not None else []),
-        f"{format_seconds(metrics['eta_seconds'])} left",
-    ]
-    return "  ".join(parts)
+    parts = {
+        "step": f"step {state.step:,}/{total_steps:,} ({100 * state.step / total_steps:.0f}%)",
+        "loss": f"loss {metrics['loss']:.4f}",
+        "rate": f"lr {metrics['learning_rate']:.2e}",
+        "norm": f"norm {metrics['gradient_norm']:.2f}",
+        "speed": f"{metrics['tokens_per_second']:,.0f} tokens/s",
+        **({"mfu": f"MFU {100 * mfu:.1f}%"} if mfu is not None else {}),
+        "left": f"{format_seconds(metrics['eta_seconds'])} left",
+    }
+    for least in ("norm", "rate", "mfu"):
+        if columns is not None and len("  ".join(parts.values())) >= columns:
+            parts.pop(least, None)
+    line = "  ".join(parts.values())
+    return line if columns is None else line[: columns - 1]
 
 
 def format_seconds(seconds: float) -> str:
