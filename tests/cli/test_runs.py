@@ -108,3 +108,15 @@ def test_following_what_is_no_run_is_an_error(program, tmp_path: Path):
     outcome = program("runs", tmp_path, "--follow")
     assert outcome.code == 1
     assert "is not a run folder" in outcome.stderr
+
+
+def test_following_a_folder_of_runs_names_one_of_them(program, two_runs: Path):
+    outcome = program("runs", two_runs, "--follow")
+    assert outcome.code == 2
+    assert "is a folder of runs\nhint: name one of them, such as" in outcome.stderr
+
+
+def test_a_folder_without_runs_is_said(program, tmp_path: Path):
+    outcome = program("runs", tmp_path)
+    assert (outcome.code, outcome.stdout) == (0, "")
+    assert outcome.stderr == f"no runs in `{tmp_path}`\n"

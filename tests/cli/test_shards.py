@@ -68,12 +68,15 @@ def test_show_prints_the_exact_text_of_a_past_step(built: Path, tmp_path: Path) 
     assert [sample["sequence"] for sample in shown["samples"]] == located
     for sample in shown["samples"]:
         assert all(passage["text"] in TEXTS[passage["document_id"]] for passage in sample["passages"])
+    with pytest.raises(UsageError, match="has 100 steps, there is no step 101"):
+        run("show", "--run", tmp_path / "run", "--step", 101)
     plain = run("show", "--run", tmp_path / "run", "--step", 3).stdout
     assert all(passage["text"] in plain for sample in shown["samples"] for passage in sample["passages"])
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["--step", "1"], ["--run", "x"], ["x", "--run", "x", "--step", "1"]]
+    "arguments",
+    [[], ["--step", "1"], ["--run", "x"], ["x", "--run", "x", "--step", "1"], ["--run", "x", "--step", "1"]],
 )
 def test_what_cannot_be_shown_is_a_usage_error(arguments: list[str]) -> None:
     with pytest.raises(UsageError):

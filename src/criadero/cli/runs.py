@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from criadero.cli.output import print_json
+from criadero.errors import UsageError
 
 if TYPE_CHECKING:
     from criadero.runs import RunSummary
@@ -36,6 +37,9 @@ def runs(
     differences = differing_settings(folders) if compare else {}
     if json:
         print_json({"runs": [asdict(run) for run in summaries], "differences": differences})
+        return
+    if not summaries:
+        typer.echo(f"no runs in `{folder}`", err=True)
         return
     _print_table(summaries)
     for key, values in differences.items():
@@ -77,8 +81,10 @@ def _follow(folder: Path) -> None:
     import json
     import time
 
-    from criadero.runs import METRICS, read_metrics, summarise
+    from criadero.runs import METRICS, find_runs, read_metrics, summarise
 
+    if (inside := find_runs(folder)) and inside != [folder]:
+        raise UsageError(f"`{folder}` is a folder of runs", hint=f"name one of them, such as `{inside[-1]}`")
     shown = 0
     while True:
         state = summarise(folder).state

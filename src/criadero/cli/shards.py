@@ -110,7 +110,13 @@ def _show_step(run: Path, step: int, *, json: bool) -> None:
     from criadero.shards.manifest import TOKENIZER_FOLDER
     from criadero.train.config import RunConfig
 
+    if not (run / "config.toml").is_file():
+        raise UsageError(
+            f"`{run}` is not a run folder: it has no config.toml", hint="`criadero runs` lists runs"
+        )
     settings = config.load(RunConfig, run / "config.toml")
+    if step > settings.total_steps:
+        raise UsageError(f"`{run}` has {settings.total_steps:,} steps, there is no step {step:,}")
     tokenizer = load_tokenizer(settings.data.sources[0].path / TOKENIZER_FOLDER)
     count = settings.batch_sequences
     samples = describe_step(Batches(settings.data), tokenizer, (step - 1) * count, count)

@@ -78,12 +78,15 @@ def find_document(folders: Sequence[Path], document_id: str) -> tuple[ShardSet, 
     Raises:
         DataError: none does.
     """
+    some_id = ""
     for folder in folders:
         shards = ShardSet(folder)
+        some_id = some_id or shards.document_at(0).id
         if (document := shards.find_document(document_id)) is not None:
             return shards, document
     raise DataError(
-        f"no document in {', '.join(f'`{folder}`' for folder in folders)} is called {document_id!r}"
+        f"no document in {', '.join(f'`{folder}`' for folder in folders)} is called {document_id!r}",
+        hint=f"the first one is called {some_id!r}",
     )
 
 

@@ -103,6 +103,11 @@ def read_manifest(folder: Path) -> Manifest:
             f"`{folder}` holds several splits",
             hint=f"name one: `{folder / 'train'}` or `{folder / 'heldout'}`",
         )
+    if not path.is_file():
+        raise DataError(
+            f"`{folder}` holds no token shards",
+            hint="make them: criadero shards build TEXT --tokenizer TOKENIZER --out FOLDER",
+        )
     manifest = _read(Manifest, path)
     for name in ("num_tokens", "num_documents", "num_bytes"):
         if getattr(manifest, name) != sum(getattr(file, name) for file in manifest.files):

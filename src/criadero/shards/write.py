@@ -194,7 +194,10 @@ class _Writer:
                 hint="check the inputs, or lower the held-out fraction",
             )
         if self._config.heldout_fraction and "heldout" not in self._splits:
-            say_once("no document was drawn for the held-out split: there are too few documents")
+            say_once(
+                "no document was drawn for the held-out split: there are too few documents for a share of "
+                f"{self._config.heldout_fraction:g} (--heldout-fraction)"
+            )
         manifest = BuildManifest(
             config=self._config,
             splits={name: split.finish() for name, split in sorted(self._splits.items(), reverse=True)},

@@ -80,7 +80,8 @@ def text_files(path: Path) -> list[TextFile]:
     else:
         found = [TextFile(path, path.name)] if _is_text(path) else []
     if not found:
-        raise DataError(f"`{path}` is no text to read", hint=f"readable are {', '.join(SUFFIXES)}")
+        fault = "has no text to read in it" if path.is_dir() else "is no text to read"
+        raise DataError(f"`{path}` {fault}", hint=f"readable are {', '.join(SUFFIXES)}")
     return sorted(found, key=lambda file: file.name)
 
 
