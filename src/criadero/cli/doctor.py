@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from criadero.cli.output import print_json
+from criadero.files import format_bytes
 
 
 def doctor(json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
@@ -18,4 +19,14 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print one JSON obj
         print_json(report)
         return
     for name, value in report.items():
-        typer.echo(f"{name:24} {value}")
+        typer.echo(f"{name:24} {_for_people(name, value)}")
+
+
+def _for_people(name: str, value: Any) -> str:
+    if name.endswith("_bytes"):
+        return format_bytes(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(value) or "none"
+    return "none" if value is None else str(value)

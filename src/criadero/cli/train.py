@@ -68,6 +68,7 @@ def train(
 def _print_estimate(settings: object, *, json: bool) -> None:
     from dataclasses import asdict
 
+    from criadero.files import format_bytes
     from criadero.train.config import RunConfig
     from criadero.train.estimate import estimate
 
@@ -77,4 +78,5 @@ def _print_estimate(settings: object, *, json: bool) -> None:
         print_json(cost)
         return
     for name, value in cost.items():
-        typer.echo(f"{name:32} {value:,}")
+        for_people = f"  ({format_bytes(value)})" if name.endswith("_bytes") else ""
+        typer.echo(f"{name:32} {value:,}{for_people}")
