@@ -118,6 +118,12 @@ def test_opening_tidies_up_and_tells_where_the_run_takes_place(tmp_path: Path):
     again.close()
 
 
+def test_a_loss_that_was_not_finite_does_not_leave_an_older_one_standing(tmp_path: Path):
+    (tmp_path / "status.json").write_text('{"state": "failed", "step": 2}')
+    (tmp_path / METRICS).write_text('{"step": 1, "loss": 3.5, "tokens": 10}\n{"step": 2, "loss": null}\n')
+    assert summarise(tmp_path) == RunSummary(tmp_path.name, "failed", 2, 10, None, None, None, None)
+
+
 def test_the_commit_is_gits_own_or_unknown(monkeypatch):
     git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     expected = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
@@ -174,6 +180,18 @@ def test_resuming_drops_later_steps_and_a_torn_last_line(tmp_path: Path, torn: s
     assert list(read_metrics(tmp_path / METRICS)) == rows
     write_rows(RunFolder(tmp_path), 2, [{"step": 3, "loss": 9.0}])
     assert list(read_metrics(tmp_path / METRICS)) == [*rows[:2], {"step": 3, "loss": 9.0}]
+
+
+@pytest.mark.parametrize(
+    "torn", [b'{"step": 3, "lo', b"\xff\xfe", b"[1]", b"5", b'{"loss": 1}', b"[" * 100_000]
+)
+def test_a_torn_line_in_the_middle_costs_no_other_line(tmp_path: Path, torn: bytes):
+    rows = [{"step": step, "loss": step / 3} for step in range(1, 5)]
+    write_rows(RunFolder(tmp_path), 0, rows[:2])
+    with (tmp_path / METRICS).open("ab") as stream:
+        stream.write(torn + b"\n" + "".join(json.dumps(row) + "\n" for row in rows[2:]).encode())
+    write_rows(RunFolder(tmp_path), 4, [])
+    assert list(read_metrics(tmp_path / METRICS)) == rows
 
 
 def test_both_lines_of_the_resumed_step_stay(tmp_path: Path):
@@ -233,6 +251,15 @@ def test_what_is_no_run_is_refused(tmp_path: Path):
     (tmp_path / "status.json").write_text("{")
     with pytest.raises(RunError, match="not readable JSON"):
         summarise(tmp_path)
+    for status in ("[]", "{}", '{"state": 5, "step": 1}', '{"state": "finished", "step": "x"}'):
+        (tmp_path / "status.json").write_text(status)
+        with pytest.raises(RunError, match="not the status of a run"):
+            summarise(tmp_path)
+
+
+def test_what_is_no_number_is_not_shown_as_one(tmp_path: Path):
+    folder = make_run(tmp_path / "a", "finished", [{"step": 1, "loss": "low", "tokens": 5}])
+    assert summarise(folder) == RunSummary("a", "finished", 1, 5, None, None, None, None)
 
 
 def test_differing_settings_are_those_that_differ(tmp_path: Path):

@@ -246,13 +246,14 @@ def summarise(folder: Path) -> RunSummary:
     state = status["state"]
     if state == "running" and not RunLock(folder).is_held():
         state = "killed"
-    last: dict[str, Any] = {}
+    last: dict[str, Any] = {"step": status["step"]}
     for row in read_metrics(folder / METRICS):
-        last |= {name: value for name, value in row.items() if isinstance(value, int | float)}
+        # null is a number that was not finite: it must not leave an older one standing.
+        last |= {name: value for name, value in row.items() if isinstance(value, int | float | None)}
     return RunSummary(
         name=folder.resolve().name,
         state=state,
-        step=last.get("step", status["step"]),
+        step=last["step"],
         tokens=last.get("tokens"),
         loss=last.get("loss"),
         heldout_bits_per_byte=last.get("heldout_bits_per_byte"),

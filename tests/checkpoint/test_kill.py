@@ -18,22 +18,8 @@ from criadero.checkpoint.load import find_newest_good, read_state, read_tensors
 from criadero.checkpoint.manifest import steps_in
 from criadero.checkpoint.save import Checkpointer
 from criadero.parallel.mesh import Mesh
+from faults.cuts import MOMENTS
 from ranks import run_until_end
-
-# What each kill must at least leave: a save in full has these moments, in this order.
-MOMENTS = [
-    "checkpoint-file-written",
-    "file-written",  # state.json
-    "file-synced",
-    "checkpoint-before-manifest",
-    "file-written",  # manifest.json
-    "file-synced",
-    "folder-written",
-    "folder-renamed",
-    "checkpoint-before-latest",
-    "file-written",  # latest
-    "file-synced",
-]
 
 
 def save_step(folder: Path, step: int) -> None:

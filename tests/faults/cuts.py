@@ -1,4 +1,4 @@
-"""One run cut by kill -9 at random moments until it has come to its end."""
+"""The moments of a save, and one run cut by kill -9 at random ones until it has come to its end."""
 
 from __future__ import annotations
 
@@ -10,6 +10,20 @@ from pathlib import Path
 from faults.program import start
 from tiny_run import STEPS, TinyRun
 
+# The moments of one save, in order: what a kill may hit.
+MOMENTS = [
+    "checkpoint-file-written",
+    "file-written",  # state.json
+    "file-synced",
+    "checkpoint-before-manifest",
+    "file-written",  # manifest.json
+    "file-synced",
+    "folder-written",
+    "folder-renamed",
+    "checkpoint-before-latest",
+    "file-written",  # latest
+    "file-synced",
+]
 STEP_SECONDS = 0.1  # steps are slowed so that cuts fall everywhere: inside steps, inside saves, between them
 
 

@@ -8,25 +8,10 @@ from pathlib import Path
 import pytest
 
 from criadero.checkpoint.manifest import steps_in
-from faults.cuts import cut_and_resume
+from faults.cuts import MOMENTS, cut_and_resume
 from faults.outcome import Outcome, assert_same, leftovers, outcome_of
 from faults.program import run
 from tiny_run import TinyRun
-
-# The moments of one save, in order: what a kill may hit.
-MOMENTS = [
-    "checkpoint-file-written",
-    "file-written",  # state.json
-    "file-synced",
-    "checkpoint-before-manifest",
-    "file-written",  # manifest.json
-    "file-synced",
-    "folder-written",
-    "folder-renamed",
-    "checkpoint-before-latest",
-    "file-written",  # latest
-    "file-synced",
-]
 
 pytestmark = [pytest.mark.xdist_group("kills"), pytest.mark.timeout(300)]
 
