@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 from sentencepiece import sentencepiece_model_pb2
 
 from criadero.errors import RunError, TokenizerError
@@ -81,6 +82,12 @@ def test_same_seed_gives_the_same_file_and_another_sample_another(tmp_path: Path
     assert first.sha256 == again.sha256
     assert (tmp_path / "1/tokenizer.json").read_bytes() == (tmp_path / "2/tokenizer.json").read_bytes()
     assert first.sha256 != other.sha256
+
+
+def test_a_seed_that_sentencepiece_does_not_take_is_refused_by_the_config(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="seed"):
+        TokenizerTrainConfig(seed=1 << 32)
+    train({"a": texts()}, tmp_path / "a", SMALL.model_copy(update={"seed": (1 << 32) - 1}))
 
 
 def test_long_lines_are_learned_from_and_reported(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ class TokenizerTrainConfig(Config):
     character_coverage: Annotated[float, Field(ge=0.98, le=1.0)] = 0.99995
     sample_bytes: Annotated[int, Field(ge=1)] = 200_000_000
     weights: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] | None = None
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=1 << 32)] = 0
 
 
 def train(
