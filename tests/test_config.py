@@ -137,6 +137,12 @@ def test_a_missing_file_a_folder_and_what_is_not_toml_are_named(tmp_path: Path):
     assert "is not valid TOML" in problem_of(tmp_path / "bicycle.toml")
 
 
+def test_nesting_too_deep_to_read_is_a_fault_of_the_config(tmp_path: Path):
+    deep = "[" * 100_000
+    assert "is not valid TOML" in problem_of(write(tmp_path, f"name = {deep}"))
+    assert "frame.length" in problem_of(None, "name=x", f"frame.length={deep}")
+
+
 def test_a_config_does_not_change():
     with pytest.raises(ValueError, match="frozen"):
         Bicycle(name="x").name = "y"

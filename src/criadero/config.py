@@ -85,7 +85,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
             return tomllib.load(stream)
     except FileNotFoundError:
         raise ConfigError(f"config file `{path}` does not exist", hint="ready ones are in configs/") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as problem:
         raise ConfigError(f"`{path}` is not valid TOML: {problem}") from problem
     except OSError as problem:
         raise ConfigError(f"`{path}` cannot be read: {problem.strerror}") from problem
@@ -107,7 +107,7 @@ def _parse_value(text: str) -> Any:
     """Read the right-hand side as TOML; anything that is not TOML is a plain string."""
     try:
         found = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return text
     return found["value"] if len(found) == 1 else text
 

@@ -84,6 +84,7 @@ def test_sections_that_contradict_each_other_are_all_reported():
         ("train", "device", "tpu"),
         ("train", "compute_dtype", "float16"),
         ("train", "spike_factor", 1.0),
+        ("train", "timeout_seconds", 10**14),
     ],
 )
 def test_a_value_out_of_bounds_is_named_with_what_was_found(section: str, key: str, value: object):

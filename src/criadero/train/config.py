@@ -102,7 +102,7 @@ class TrainingConfig(Config):
     compute_dtype: Literal["bfloat16", "float32"] = "bfloat16"
     compile: bool = False
     loss_chunk_tokens: PositiveInt = 2048
-    timeout_seconds: PositiveInt = 600
+    timeout_seconds: int = Field(default=600, gt=0, le=365 * 86_400)
     on_nonfinite: Literal["stop", "skip"] = "stop"
     on_spike: Literal["report", "skip"] = "report"
     spike_factor: float = Field(default=10.0, gt=1)
