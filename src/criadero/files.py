@@ -7,6 +7,7 @@ at which tests interrupt a write; it does nothing otherwise.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from criadero.errors import CriaderoError, DataError, ResourceError, RunError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 # Called with the name of each moment a write can be interrupted at; tests replace it.
 on_fault_point: Callable[[str], None] | None = None
@@ -77,22 +80,31 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder that becomes `path` when the block ends well; it is removed otherwise.
 
     Raises:
-        RunError: `path` exists already.
+        RunError: `path` exists already, or nothing can be written beside it.
+        ResourceError: the disk is full.
     """
     if path.exists():
         raise RunError(f"`{path}` exists already", hint="choose another output folder or remove this one")
     temporary = temporary_path(path)
     # Process ids come back, in a container at every start; what is there was left by a killed process.
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    try:
+        temporary.mkdir(parents=True)
+    except (OSError, ValueError) as problem:
+        raise _not_writable(path, problem) from problem
     try:
         yield temporary
         for part in temporary.rglob("*"):
             if part.is_file() or part.is_dir():
                 fsync(part)
         commit_folder(temporary, path)
-    except BaseException:
+    except BaseException as problem:
         shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(problem, OSError) and problem.errno in _FULL:
+            raise ResourceError(
+                f"`{path}` could not be written: {problem.strerror}",
+                hint="free some space or choose a folder on another disk",
+            ) from problem
         raise
 
 
@@ -180,11 +192,16 @@ def require_writable_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"")
         probe.unlink()
-    except OSError as problem:
-        raise RunError(
-            f"`{folder}` cannot be written: {problem.strerror}",
-            hint="choose an output folder that you may write to",
-        ) from problem
+    except (OSError, ValueError) as problem:
+        raise _not_writable(folder, problem) from problem
+
+
+def _not_writable(folder: Path, problem: OSError | ValueError) -> RunError:
+    """Say why a folder cannot be made or written; a NUL in its name is a ValueError."""
+    reason = problem.strerror if isinstance(problem, OSError) else problem
+    return RunError(
+        f"`{folder}` cannot be written: {reason}", hint="choose an output folder that you may write to"
+    )
 
 
 def safe_join(folder: Path, name: str) -> Path:
