@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import tomllib
@@ -168,6 +169,23 @@ def test_a_larger_budget_extends_a_finished_run(tiny, tmp_path):
     assert list(steps_of(config.run.folder)) == [1, 2, 3, 4, 5, 6]
     inputs = json.loads((config.run.folder / "model" / "manifest.json").read_text())["inputs"]
     assert inputs["step"] == 6
+
+
+def test_a_model_that_cannot_be_replaced_stays(tiny, tmp_path, monkeypatch):
+    config = tiny.run_config(tmp_path, steps=2)
+    train(config)
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("criadero.train.export.save_model", fail)
+        with pytest.raises(OSError, match="No space"):
+            train(tiny.run_config(tmp_path, steps=3))
+    assert json.loads((config.run.folder / "model" / "manifest.json").read_text())["inputs"]["step"] == 2
+    train(tiny.run_config(tmp_path, steps=3))
+    assert json.loads((config.run.folder / "model" / "manifest.json").read_text())["inputs"]["step"] == 3
+    assert not list(config.run.folder.glob("*.tmp-*"))
 
 
 def test_other_settings_in_the_same_folder_are_refused(tiny, tmp_path):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -37,16 +40,35 @@ def _write(session: Session, folder: Path) -> None:
         "checkpoint_manifest_sha256": files.sha256_file(source / MANIFEST),
         "data": session.batches.fingerprints,
     }
-    if (folder / "manifest.json").exists():
-        if files.read_json(folder / "manifest.json").get("inputs") == inputs:
-            return
-        shutil.rmtree(folder)
+    manifest = folder / "manifest.json"
+    if manifest.exists() and files.read_json(manifest).get("inputs") == inputs:
+        return
     weights = read_tensors(source, prefix="model.", verify=False)
-    save_model(
-        ((name.removeprefix("model."), tensor) for name, tensor in weights),
-        config.model,
-        tokenizers.load(config.data.sources[0].path / "tokenizer"),
-        folder,
-        dtype=torch.float32,
-        inputs=inputs,
-    )
+    with _set_aside(folder):
+        save_model(
+            ((name.removeprefix("model."), tensor) for name, tensor in weights),
+            config.model,
+            tokenizers.load(config.data.sources[0].path / "tokenizer"),
+            folder,
+            dtype=torch.float32,
+            inputs=inputs,
+        )
+
+
+@contextmanager
+def _set_aside(folder: Path) -> Iterator[None]:
+    """Move an earlier model away and remove it at the end of the block; bring it back if that fails.
+
+    It never stands half removed under its name: what a kill leaves is tidied away as a leftover.
+    """
+    if not (folder / "manifest.json").exists():
+        yield
+        return
+    earlier = folder.with_name(f"{folder.name}.tmp-earlier-{os.getpid()}")
+    folder.rename(earlier)
+    try:
+        yield
+    except BaseException:
+        earlier.rename(folder)
+        raise
+    shutil.rmtree(earlier)
