@@ -204,6 +204,81 @@ def test_too_little_room_says_how_much_is_needed_where_and_how_much_is_free(tmp_
     assert asked == [tmp_path, tmp_path]
 
 
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="cannot be written"):
+        files.require_writable_folder(tmp_path / "file" / "run")
+    with pytest.raises(RunError, match="cannot be written: embedded null byte"):
+        files.require_writable_folder(tmp_path / "a\0b")
+    files.require_writable_folder(tmp_path / "new" / "run")
+    assert names(tmp_path / "new") == ["run"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", ".", "..", "../x", "a/../../x", "/etc/passwd", "a\0b", "a/../..", "\ud800", "./", "a/.."],
+)
+def test_a_name_that_leads_out_of_the_folder_or_to_it_is_refused(tmp_path: Path, name: str):
+    folder = tmp_path / "in"
+    (folder / "a").mkdir(parents=True)
+    with pytest.raises(DataError, match="file name"):
+        files.safe_join(folder, name)
+
+
+def test_a_symbolic_link_does_not_lead_out(tmp_path: Path):
+    folder, outside = tmp_path / "in", tmp_path / "outside"
+    folder.mkdir()
+    outside.mkdir()
+    (folder / "link").symlink_to(outside)
+    for name in ("link", "link/x"):
+        with pytest.raises(DataError, match="file name"):
+            files.safe_join(folder, name)
+
+
+def test_ordinary_names_are_joined_also_below_a_link_to_the_folder(tmp_path: Path):
+    folder, link = tmp_path / "in", tmp_path / "link"
+    folder.mkdir()
+    link.symlink_to(folder)
+    assert files.safe_join(folder, "a/b.safetensors") == folder / "a" / "b.safetensors"
+    assert files.safe_join(folder, "..a") == folder / "..a"
+    assert files.safe_join(link, "a") == link / "a"
+
+
+PARTS = st.lists(
+    st.sampled_from(["..", ".", "", "a", "sub", "link", "loop", "/", "b\0", "~", "c" * 300]) | st.text(),
+    max_size=5,
+)
+
+
+@given(parts=PARTS)
+def test_whatever_the_name_the_path_is_inside_or_refused(tmp_path_factory: pytest.TempPathFactory, parts):
+    folder = tmp_path_factory.getbasetemp() / "jail"
+    (folder / "sub").mkdir(parents=True, exist_ok=True)
+    if not (folder / "link").is_symlink():
+        (folder / "link").symlink_to("/")
+        (folder / "loop").symlink_to(folder / "loop")
+    try:
+        joined = files.safe_join(folder, "/".join(parts))
+    except DataError:
+        return
+    assert os.path.realpath(joined).startswith(os.path.realpath(folder) + "/")
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "text"),
+    [
+        (0, "0 bytes"),
+        (999, "999 bytes"),
+        (1000, "1.0 kB"),
+        (3_140_000_000, "3.1 GB"),
+        (5e12, "5.0 TB"),
+        (2e15, "2.0 PB"),
+    ],
+)
+def test_sizes_for_people(size_bytes: float, text: str):
+    assert files.format_bytes(size_bytes) == text
+
+
 def test_a_folder_that_cannot_be_made_and_a_full_disk_are_errors_of_ours(tmp_path: Path):
     (tmp_path / "file").write_text("")
     inside = tmp_path / "file" / "out"
