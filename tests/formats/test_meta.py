@@ -95,6 +95,14 @@ def test_rope_settings_of_later_models_are_read(tmp_path: Path) -> None:
     assert config.rope_scaling.factor == 8.0
 
 
+def test_a_rope_factor_that_is_not_stated_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = random_llama(**FOUR_HEADS)
+    monkeypatch.setattr("criadero.formats.meta._LLAMA_3_2_DIMS", (model.config.hidden_size,))
+    write_meta(tmp_path / "meta", model, parts=1, use_scaled_rope=True)
+    with pytest.raises(FormatError, match="does not state"):
+        open_folder(tmp_path / "meta")
+
+
 @pytest.mark.parametrize("length", [0, 10, 1000, -1])
 def test_a_truncated_part_is_refused(length: int, tmp_path: Path) -> None:
     write_meta(tmp_path / "meta", random_llama(**FOUR_HEADS), parts=1)

@@ -17,7 +17,7 @@ from toy import batch, loss_of, toy
 def one_step(device: torch.device, *, compiled: bool) -> tuple[list[str], list[torch.Tensor]]:
     model = toy()
     if compiled:
-        assert module.compile_layers(model)
+        assert module.compile_layers(model, device)
     module.parallelize(model, build_mesh(ParallelConfig(), device), param_dtype=torch.float32)
     loss_of(model, *batch(), valid=27).backward()
     named = dict(model.named_parameters())
@@ -41,8 +41,8 @@ def test_without_a_compiler_compilation_is_off_and_that_is_said_once(
 ):
     monkeypatch.setattr(module.shutil, "which", lambda _name: None)
     with caplog.at_level(logging.WARNING, logger="criadero"):
-        assert not module.compile_layers(toy())
-        assert not module.compile_layers(toy())
+        assert not module.compile_layers(toy(), torch.device("cpu"))
+        assert not module.compile_layers(toy(), torch.device("cpu"))
     said = [record.message for record in caplog.records if "compilation is off" in record.message]
     assert len(said) <= 1
     assert "no C++ compiler" in "".join(said)

@@ -30,6 +30,8 @@ from criadero.tokenizer import tokenizer as tokenizers
 _PART_NAME = re.compile(r"consolidated\.(\d{2})\.pth")
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _ROW_PARALLEL = (".o_proj.weight", ".down_proj.weight")
+# The text models of LLaMA 3.2 by width: they stretch RoPE by more than LLaMA 3.1's factor.
+_LLAMA_3_2_DIMS = (2048, 3072)
 Width = Annotated[int, Field(strict=True, ge=1, le=1 << 20)]
 PositiveFloat = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 
@@ -159,6 +161,11 @@ def _config(folder: Path, params: _Params, tensors: Mapping[str, StoredTensor]) 
         hidden_dim = tensors["layers.0.feed_forward.gate_proj.weight"].shape[0]
     except (KeyError, IndexError):
         raise FormatError(f"`{folder}` lacks the embedding or the first layer's feed-forward") from None
+    if params.use_scaled_rope and params.dim in _LLAMA_3_2_DIMS:
+        raise FormatError(
+            f"`{folder}` scales RoPE by a factor that LLaMA 3.2's params.json does not state",
+            hint="import the Hugging Face folder of the same model, whose config.json states it",
+        )
     scaling = {"factor": 8.0, "original_max_seq_len": 8192} if params.use_scaled_rope else None  # LLaMA 3.1
     values = {
         "vocab_size": vocab_size if params.vocab_size in (-1, 0) else params.vocab_size,

@@ -74,13 +74,13 @@ def no_sync(model: nn.Module) -> Iterator[None]:
         model.set_requires_gradient_sync(True)
 
 
-def compile_layers(model: nn.Module) -> bool:
+def compile_layers(model: nn.Module, device: torch.device) -> bool:
     """Compile each layer in place, names of parameters unchanged; to be called before `parallelize`.
 
     Returns:
         False if this machine cannot compile: then the model runs as it is, and that is said once.
     """
-    problem = _why_not_compile(next(model.parameters()).device)
+    problem = _why_not_compile(device)
     if problem is not None:
         say_once(f"compilation is off: {problem}; training works without it, somewhat slower")
         return False
@@ -97,7 +97,6 @@ def find_compiler() -> str | None:
 def _why_not_compile(device: torch.device) -> str | None:
     if find_compiler() is None:
         return "no C++ compiler (g++ or clang) is installed"
-    device = torch.device("cpu") if device.type == "meta" else device
     try:
         torch.compile(_one_more)(torch.zeros(2, device=device))
     except Exception as problem:

@@ -6,6 +6,7 @@ then values, which are a pure function of seed and name or come from another mod
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import torch
@@ -34,7 +35,7 @@ def choose_device(name: str) -> torch.device:
             "train.device is `cuda`, but no CUDA device is available", hint="use train.device=cpu"
         )
     if name == "auto" and not torch.cuda.is_available():
-        say_once("no CUDA device found, training on the CPU")
+        say_once("no CUDA device found, training on the CPU", level=logging.INFO)
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
@@ -45,7 +46,7 @@ def build_model(config: RunConfig, mesh: Mesh) -> Transformer:
     with torch.device("meta"):
         model = Transformer(config.model)
     if config.train.compile:
-        compile_layers(model)
+        compile_layers(model, mesh.device)
     parallelize(model, mesh, param_dtype=getattr(torch, config.train.compute_dtype))
     model.to_empty(device=mesh.device)
     if config.initial_model is None:

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from criadero.errors import NumericsError
+from criadero.errors import DataError, NumericsError
 from criadero.parallel.collectives import clip_gradients, gather, sum_over_ranks
 from criadero.parallel.mesh import Mesh
 from criadero.parallel.parallelize import no_sync
@@ -64,8 +64,14 @@ def train_step(
     Raises:
         NumericsError: loss or gradient norm is not finite and the policy is to stop, or the budget of
             skipped steps is used up; no parameter has changed.
+        DataError: every sequence of the step was left out as damaged.
     """
     tokens = sum_over_ranks(sum(batch.num_targets for batch in micro_batches), mesh)
+    if tokens == 0:
+        raise DataError(
+            f"step {state.step + 1} has no sequence that can be used",
+            hint="the shards are damaged: restore them or build them again",
+        )
     loss_sum = _accumulate(model, micro_batches, mesh=mesh, config=config, tokens=tokens)
     totals = sum_over_ranks(torch.stack([loss_sum, loss_sum.new_tensor(float(stop_requested))]), mesh)
     gradient_norm = clip_gradients(model.parameters(), config.optimizer.clip_norm)
