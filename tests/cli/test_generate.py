@@ -116,7 +116,7 @@ def test_a_model_without_a_tokenizer_is_an_error(saved, tmp_path):
 
 
 def test_a_device_that_is_not_there_is_an_error(saved):
-    for device in ("cuda:77", "abacus"):
+    for device in ("cuda:77", "abacus", "meta"):
         with pytest.raises(ResourceError, match=device):
             run(saved[0], PROMPT, "--device", device)
 
