@@ -27,10 +27,15 @@ def test_every_command_of_the_readme_runs(place: Place) -> None:
     for command in commands(README):
         done = place.run(command, stdin="the old mill\n")
         assert done.returncode == 0, f"{command}\n{done.stderr}"
-        outputs[command.removeprefix("criadero ").split()[0]] = done.stdout
-    assert "demo" in outputs["runs"]
-    assert "=== sample 3" in outputs["shards"]
-    assert len(outputs["chat"].strip()) > 0
+        outputs[command.removeprefix("criadero ")] = done.stdout
+    (listed,) = (text for command, text in outputs.items() if command.startswith("runs"))
+    (shown,) = (text for command, text in outputs.items() if command.startswith("shards show"))
+    (built,) = (text for command, text in outputs.items() if command.startswith("shards build"))
+    (talked,) = (text for command, text in outputs.items() if command.startswith("chat"))
+    assert "demo" in listed
+    assert "=== sample 3" in shown
+    assert "tokens" in built
+    assert talked.strip()
     written = [f"models/from-{form}/model.safetensors" for form in ("huggingface", "meta", "gguf")]
     models = [*written, "runs/laptop/model/config.json", "runs/two-ranks/model/config.json"]
     assert [path for path in models if not (place.folder / path).is_file()] == []
