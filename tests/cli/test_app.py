@@ -98,3 +98,14 @@ def test_no_color_is_honoured_where_colour_would_be_shown(tmp_path: Path):
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         found[name] = bool(colour.search(done.stdout))
     assert found == {"colour": True, "plain": False}
+
+
+def test_a_full_disk_under_stdout_is_one_line_and_exit_1():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "criadero", "doctor", "--json"],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode != 0
+    assert "No space left" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from criadero import files
 from criadero.cli.import_ import import_
-from criadero.errors import ResourceError, UsageError
+from criadero.errors import FormatError, ResourceError, UsageError
 from criadero.formats.importing import import_model
 from criadero.formats.load import load_model, load_tokenizer
 from foreign_models import logits, random_llama, write_gguf, write_meta
@@ -129,3 +129,14 @@ def test_the_command_says_what_it_wrote(sources: Path, tmp_path: Path) -> None:
     printed = json.loads(CliRunner().invoke(app, command).stdout)
     assert printed["dtype"] == "float32"
     assert printed["kind"] == "Hugging Face folder"
+
+
+def test_a_flipped_bit_in_a_folder_of_ours_is_found(sources: Path, tmp_path: Path) -> None:
+    import_model(sources / "spm.gguf", tmp_path / "ours")
+    weights = tmp_path / "ours" / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-5] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(FormatError, match=r"model\.safetensors` is damaged"):
+        import_model(tmp_path / "ours", tmp_path / "again")
+    assert not (tmp_path / "again").exists()

@@ -84,5 +84,10 @@ def main() -> None:
         # The reader of our stdout has left (`| head`); that is its right.
         sys.stderr.close()
         sys.exit(1)
+    except OSError as problem:
+        if "--debug" in sys.argv:
+            raise
+        typer.echo(f"error: {problem}", err=True)
+        sys.exit(1)
     finally:
         signal.signal(signal.SIGTERM, previous)

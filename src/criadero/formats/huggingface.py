@@ -27,6 +27,7 @@ from criadero.model.config import ModelConfig
 from criadero.tokenizer import tokenizer as tokenizers
 from criadero.tokenizer.tokenizer import Tokenizer
 
+MANIFEST_FORMAT = "criadero model"
 MANIFEST_FORMAT_VERSION = 1
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _TEMPLATE = "chat_template.jinja"
@@ -245,6 +246,22 @@ def _stream_in(
         writer.write(foreign_name(name, "huggingface"), converted)
 
 
+def listed_hashes(folder: Path) -> dict[str, str]:
+    """Return the sha256 of each file as the manifest of a model folder of ours has it; else nothing.
+
+    Raises:
+        FormatError: the manifest is not readable.
+    """
+    path = folder / "manifest.json"
+    manifest = files.read_json(path, error=FormatError) if path.is_file() else {}
+    if not isinstance(manifest, dict) or manifest.get("format") != MANIFEST_FORMAT:
+        return {}
+    try:
+        return {name: str(entry["sha256"]) for name, entry in manifest["files"].items()}
+    except (KeyError, TypeError, AttributeError) as problem:
+        raise FormatError(f"`{path}` does not list its files as expected: {problem!r}") from problem
+
+
 def _manifest(folder: Path, inputs: Mapping[str, Any]) -> dict[str, Any]:
     listed = {
         path.name: {"bytes": path.stat().st_size, "sha256": files.sha256_file(path)}
@@ -252,7 +269,7 @@ def _manifest(folder: Path, inputs: Mapping[str, Any]) -> dict[str, Any]:
         if path.is_file()
     }
     return {
-        "format": "criadero model",
+        "format": MANIFEST_FORMAT,
         "format_version": MANIFEST_FORMAT_VERSION,
         "criadero": criadero.__version__,
         "inputs": dict(inputs),

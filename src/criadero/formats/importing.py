@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 
 from criadero import files
-from criadero.errors import UsageError
-from criadero.formats.huggingface import save_model
+from criadero.errors import FormatError, UsageError
+from criadero.formats.huggingface import listed_hashes, save_model
 from criadero.formats.load import open_model, tokenizer_of
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -68,6 +68,17 @@ def import_model(source: Path, folder: Path, *, dtype: torch.dtype | None = None
 
 
 def _hashes(path: Path) -> dict[str, str]:
-    """Return the sha256 of each file of the source, by name."""
+    """Return the sha256 of each file of the source, by name.
+
+    Raises:
+        FormatError: a file is not what the manifest of a folder of ours says.
+    """
     paths = [path] if path.is_file() else sorted(child for child in path.iterdir() if child.is_file())
-    return {child.name: files.sha256_file(child) for child in paths}
+    hashes = {child.name: files.sha256_file(child) for child in paths}
+    for name, expected in listed_hashes(path).items():
+        if hashes.get(name) != expected:
+            raise FormatError(
+                f"`{path / name}` is damaged: sha256 {hashes.get(name)}, its manifest says {expected}",
+                hint="restore the folder from a copy, or write it again from its run",
+            )
+    return hashes
