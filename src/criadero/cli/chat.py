@@ -71,6 +71,8 @@ def chat(
 
 def _talk(conversation: Conversation, sampling: SamplingConfig) -> None:
     """Read lines and answer them until the input ends or Ctrl-C comes twice in a row."""
+    if sys.stdin.isatty():
+        typer.echo("(one line is one turn; /new begins again, Ctrl-D leaves)", err=True)
     interrupted = False
     while True:
         try:
