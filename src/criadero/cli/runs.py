@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from criadero.runs import RunSummary
 
 _FOLLOW_SECONDS = 1.0
+_LINE_COLUMNS = 110  # a longer line of settings is broken, one run a line
 _WIDTH_WITHOUT_TERMINAL = 500  # columns; nothing is cut in a file or a pipe
 
 
@@ -43,9 +44,9 @@ def runs(
         return
     _print_table(summaries)
     for key, values in differences.items():
-        typer.echo(
-            f"{key}: " + ", ".join(f"{run.name}={v}" for run, v in zip(summaries, values, strict=True))
-        )
+        shown = [f"{run.name}={value}" for run, value in zip(summaries, values, strict=True)]
+        line = f"{key}: " + ", ".join(shown)
+        typer.echo(line if len(line) <= _LINE_COLUMNS else "\n  ".join([f"{key}:", *shown]))
 
 
 def _print_table(summaries: list[RunSummary]) -> None:
