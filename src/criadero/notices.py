@@ -8,8 +8,8 @@ logger = logging.getLogger("criadero")
 _said: set[str] = set()
 
 
-def say_once(text: str) -> None:
-    """Log `text` as a warning the first time this process says it."""
+def say_once(text: str, *, level: int = logging.WARNING) -> None:
+    """Log `text`, by default as a warning, the first time this process says it."""
     if text not in _said:
         _said.add(text)
-        logger.warning(text)
+        logger.log(level, text)
