@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,13 +30,11 @@ _skipped: dict[str, str] = {}
 
 
 @pytest.fixture(autouse=True)
-def _own_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Put the program's logging back and let each test hear what is said once."""
+def _own_logging(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin without the logging of the program, which writes to another stderr; forget what was said."""
     logger = logging.getLogger("criadero")
-    before = logger.handlers, logger.level, logger.propagate
+    logger.handlers, logger.level, logger.propagate = [], logging.NOTSET, True
     monkeypatch.setattr("criadero.notices._said", set())
-    yield
-    logger.handlers, logger.level, logger.propagate = before
 
 
 @pytest.fixture(scope="session")

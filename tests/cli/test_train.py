@@ -55,7 +55,7 @@ def test_results_are_one_json_object_on_stdout_and_progress_is_on_stderr(
 
 
 def test_for_people_the_next_command_is_named(program, tiny: TinyRun, tmp_path: Path):
-    outcome = program("-q", "train", tiny.config(tmp_path, steps=1))
+    outcome = program("-q", "train", tiny.config(tmp_path, steps=5))
     assert outcome.stderr == ""
     assert (
         outcome.stdout.splitlines()[-1] == f"next: criadero generate {tmp_path}/run/model 'Once upon a time'"

@@ -7,7 +7,6 @@ The output folder appears, complete with manifests and the tokenizer, when every
 
 from __future__ import annotations
 
-import errno
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -22,7 +21,7 @@ from criadero import files
 from criadero.config import to_values
 from criadero.corpus.document import Document
 from criadero.corpus.sources import text
-from criadero.errors import DataError, ResourceError
+from criadero.errors import DataError
 from criadero.notices import say_once
 from criadero.shards.config import ShardConfig
 from criadero.shards.document_ids import SeenIds, digest_of, drawn
@@ -82,19 +81,14 @@ def build(
     if expected_bytes is not None:
         needed_bytes = expected_bytes * token_bytes_for(tokenizer.vocab_size) // 2
         files.require_free_bytes(out, needed_bytes, purpose="building token shards")
-    try:
-        with files.atomic_folder(out) as folder, closing(_Writer(folder, identity, config)) as writer:
-            for batch in _batches(documents):
-                writer.add(batch, tokenizer.encode_batch([document.text for document in batch]))
-                if progress is not None:
-                    progress(writer.progress())
-            manifest = writer.finish(inputs, skipped or {})
-            (folder / TOKENIZER_FOLDER).mkdir()
-            tokenizer.save(folder / TOKENIZER_FOLDER)
-    except OSError as problem:
-        if problem.errno == errno.ENOSPC:
-            raise ResourceError(f"the disk of `{out}` is full; nothing was kept") from problem
-        raise
+    with files.atomic_folder(out) as folder, closing(_Writer(folder, identity, config)) as writer:
+        for batch in _batches(documents):
+            writer.add(batch, tokenizer.encode_batch([document.text for document in batch]))
+            if progress is not None:
+                progress(writer.progress())
+        manifest = writer.finish(inputs, skipped or {})
+        (folder / TOKENIZER_FOLDER).mkdir()
+        tokenizer.save(folder / TOKENIZER_FOLDER)
     return manifest
 
 
