@@ -195,9 +195,10 @@ def test_any_text_is_a_value_or_our_error(text: str):
 @given(override=st.text())
 def test_any_override_is_understood_or_our_error(override: str):
     try:
-        load(Bicycle, None, ["name=x", override])
+        found = load(Bicycle, None, ["name=x", override])
     except ConfigError:
         return
+    assert isinstance(found, Bicycle)
 
 
 def test_flat_keys_are_dotted_and_lists_stay_whole():

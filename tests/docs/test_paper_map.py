@@ -24,6 +24,7 @@ def test_a_symbol_of_the_map_exists(symbol: str) -> None:
     module_parts = next(parts[:n] for n in range(len(parts), 0, -1) if is_module(parts[:n]))
     found: object = importlib.import_module(".".join(module_parts))
     for name in parts[len(module_parts) :]:
+        assert hasattr(found, name)
         found = getattr(found, name)
 
 

@@ -22,11 +22,11 @@ from criadero.cli.generate import (
     TopK,
     TopP,
     given_options,
+    print_token,
 )
 
 if TYPE_CHECKING:
     from criadero.generate.chat import Conversation
-    from criadero.generate.engine import Token
     from criadero.generate.sampling import SamplingConfig
 
 
@@ -101,7 +101,7 @@ def _turn(conversation: Conversation, line: str, sampling: SamplingConfig) -> No
         conversation.clear()
     elif line:
         try:
-            completion = conversation.answer(line, sampling, on_token=_print_token)
+            completion = conversation.answer(line, sampling, on_token=print_token)
         except DataError as problem:
             typer.echo(f"error: {problem.message}\nhint: /new begins a new conversation", err=True)
             return
@@ -120,8 +120,3 @@ def _read_line() -> str | None:
     except EOFError:
         typer.echo()
         return None
-
-
-def _print_token(token: Token) -> None:
-    sys.stdout.write(token.text)
-    sys.stdout.flush()

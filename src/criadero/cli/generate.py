@@ -77,7 +77,7 @@ def generate(
     opened = load_generator(model, device=device, dtype=dtype)
     ids = opened.generator.encode(text)
     live = sys.stdout.isatty() and not json
-    completion = opened.generator.generate(ids, sampling, on_token=_print_token if live else None)
+    completion = opened.generator.generate(ids, sampling, on_token=print_token if live else None)
     if json:
         print_json(_as_values(completion))
     else:
@@ -97,7 +97,8 @@ def _read_stdin() -> str:
     return sys.stdin.read().removesuffix("\n")
 
 
-def _print_token(token: Token) -> None:
+def print_token(token: Token) -> None:
+    """Show a token's text at once."""
     sys.stdout.write(token.text)
     sys.stdout.flush()
 

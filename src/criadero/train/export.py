@@ -16,6 +16,7 @@ from criadero.checkpoint.load import checkpoint_at, read_tensors
 from criadero.checkpoint.manifest import MANIFEST
 from criadero.formats.huggingface import save_model
 from criadero.parallel.collectives import everywhere
+from criadero.shards.manifest import TOKENIZER_FOLDER
 from criadero.tokenizer import tokenizer as tokenizers
 from criadero.train.session import Session
 
@@ -48,7 +49,7 @@ def _write(session: Session, folder: Path) -> None:
         save_model(
             ((name.removeprefix("model."), tensor) for name, tensor in weights),
             config.model,
-            tokenizers.load(config.data.sources[0].path / "tokenizer"),
+            tokenizers.load(config.data.sources[0].path / TOKENIZER_FOLDER),
             folder,
             dtype=torch.float32,
             inputs=inputs,
