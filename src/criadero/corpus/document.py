@@ -1,8 +1,8 @@
 """The document: one text with its identity, the unit that flows from raw inputs to token shards.
 
-Readers in `criadero.corpus.sources` make documents, or say what they could not read (`BadRecord`). Cleaning is
-pure functions `Document -> Document | Drop`. `criadero.shards.write.build` stores what is left; shards keep the
-id of each document, so a training sequence can be walked back to the documents it came from.
+Readers in `criadero.corpus.sources` make documents, or say what they could not read (`BadRecord`). Cleaning
+is pure functions `Document -> Document | Drop`. `criadero.shards.write.build` stores what is left; shards
+keep the id of each document, so a training sequence can be walked back to the documents it came from.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     (Read(splits, make_reader), Each("clean", make_cleaner), Exchange("line_dedup", make_dedup), ...)
 
-A stage names a module-level function `make` and its settings instead of holding a function, so that a task can
-be sent to another process, loads its models once there, and has a key: the hash of its inputs, its settings
-and the code. `criadero.corpus.engine.run` runs a recipe over all splits.
+A stage names a module-level function `make` and its settings instead of holding a function, so that a task
+can be sent to another process, loads its models once there, and has a key: the hash of its inputs, its
+settings and the code. `criadero.corpus.engine.run` runs a recipe over all splits.
 """
 
 from __future__ import annotations
