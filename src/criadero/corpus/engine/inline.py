@@ -91,7 +91,7 @@ def _decide(step: CrossDocument, splits: list[list[Document]]) -> dict[tuple[int
     connection = duckdb.connect()
     connection.register("records", pa.table(columns, schema=schema))
     query = f"SELECT split, row, * EXCLUDE (split, row) FROM ({step.reduce}) ORDER BY ALL"
-    table = connection.execute(query).to_arrow_table()
+    table = connection.sql(query).to_arrow_table()
     table = step.combine(table, _InMemory(splits))
     decided: dict[tuple[int, int], list[Decision]] = {}
     for values in table.to_pylist():
