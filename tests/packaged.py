@@ -31,13 +31,16 @@ DOWNLOAD_SECONDS = 300
 # `pip download` asks an sdist's build backend for its metadata. This stands in for that backend, so that
 # nothing is built and no code of the package runs.
 STAND_IN_BACKEND = """
-import pathlib
+import pathlib, sys
 def prepare_metadata_for_build_wheel(metadata_directory, config_settings=None):
     folder = pathlib.Path(metadata_directory, "{folder}.dist-info")
     folder.mkdir()
     text = "Metadata-Version: 2.1\\nName: {name}\\nVersion: {version}\\n"
     (folder / "METADATA").write_text(text)
     return folder.name
+def get_requires_for_build_wheel(config_settings=None):
+    return []
+__legacy__ = sys.modules[__name__]  # where pip looks if a package names no backend
 """
 
 
