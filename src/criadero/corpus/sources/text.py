@@ -1,33 +1,35 @@
-"""Plain text: `.txt` files (one document each) and `.jsonl` files (one JSON object with `text` per line).
+"""Plain text: `.txt` files (one document each), `.jsonl` files (one JSON object with `text` per line) and
+`.parquet` files (one row each).
 
-Either may end in `.gz` or `.xz`; a folder means every such file below it, sorted by path. Entry points:
-`read` for the documents, `describe` and `estimated_text_bytes` for what a builder wants to know beforehand.
-A record that cannot be used is named with file and line: an error, or skipped and counted when asked for.
+The first two may end in `.gz`, `.xz` or `.zst`; a folder means every such file below it, sorted by path, and
+a name with `*`, `?` or `[` is a glob. Entry points: `read` for the documents, `describe` and
+`estimated_text_bytes` for what a builder wants to know beforehand. A record that cannot be used is named with
+file and line: an error, or skipped and counted when asked for.
 """
 
 from __future__ import annotations
 
-import gzip
-import json
+import glob
 import logging
-import lzma
-import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Literal, cast
+from typing import Literal
 
 from criadero import files
-from criadero.corpus.document import Document
+from criadero.corpus.document import BadRecord, Document
+from criadero.corpus.sources.parquet import read_parquet
+from criadero.corpus.sources.records import Place, open_bytes, read_jsonl, read_txt
 from criadero.errors import DataError
 
 logger = logging.getLogger("criadero")
 
-SUFFIXES = (".txt", ".jsonl", ".txt.gz", ".jsonl.gz", ".txt.xz", ".jsonl.xz")
 MAX_RECORD_BYTES = 1 << 28
+_COMPRESSED = ("", ".gz", ".xz", ".zst")
+SUFFIXES = (*(f".{kind}{end}" for end in _COMPRESSED for kind in ("txt", "jsonl")), ".parquet")
 # Text compresses about this much; only used to estimate disk space.
-_EXPANSION = {".gz": 3, ".xz": 5}
+_EXPANSION = {".gz": 3, ".xz": 5, ".zst": 3, ".parquet": 3}
 
 OnBad = Literal["raise", "skip"]
 
@@ -59,19 +61,42 @@ def read(
     """
     policy = _BadRecords(on_bad, Counter() if skipped is None else skipped)
     for file in text_files(path):
-        if ".jsonl" in file.path.suffixes:
-            yield from _read_jsonl(file, source, path, policy)
+        place = Place(file.name, source or _plain_name(path), MAX_RECORD_BYTES, own_source=source is None)
+        for record in read_file(file.path, place):
+            if isinstance(record, BadRecord):
+                policy.meet(file, record)
+            else:
+                yield record
+
+
+def read_file(path: Path, place: Place) -> Iterator[Document | BadRecord]:
+    """Yield what is in one readable file, named after `place`."""
+    if path.suffix == ".parquet":
+        yield from read_parquet(path, place)
+        return
+    try:
+        stream = open_bytes(path)
+    except OSError as problem:
+        yield BadRecord(place.name, "unreadable", f"cannot be read: {problem}")
+        return
+    with stream:
+        if ".jsonl" in path.suffixes:
+            yield from read_jsonl(stream, place)
         else:
-            yield from _read_txt(file, source or _plain_name(path), policy)
+            yield read_txt(stream, place)
 
 
 def text_files(path: Path) -> list[TextFile]:
     """Return the files that `read` reads, in its order.
 
     Raises:
-        DataError: `path` is missing, has an unknown suffix, or is a folder without readable files.
+        DataError: `path` is missing, has an unknown suffix, or is a folder or glob without readable files.
     """
-    if path.is_dir():
+    is_glob = glob.has_magic(str(path)) and not path.exists()
+    if is_glob:
+        matching = (Path(name) for name in glob.glob(str(path), recursive=True))
+        found = [TextFile(f, f.name) for f in matching if f.is_file() and _is_text(f)]
+    elif path.is_dir():
         root = path.resolve()
         inside = [f for f in path.rglob("*") if f.is_file() and _is_text(f) and not f.name.startswith(".")]
         found = [TextFile(f, f"{root.name}/{f.relative_to(path).as_posix()}") for f in inside]
@@ -80,8 +105,11 @@ def text_files(path: Path) -> list[TextFile]:
     else:
         found = [TextFile(path, path.name)] if _is_text(path) else []
     if not found:
-        fault = "has no text to read in it" if path.is_dir() else "is no text to read"
-        raise DataError(f"`{path}` {fault}", hint=f"readable are {', '.join(SUFFIXES)}")
+        fault = "matches" if is_glob else "has" if path.is_dir() else "is"
+        where = " in it" if path.is_dir() else ""
+        raise DataError(
+            f"`{path}` {fault} no text to read{where}", hint=f"readable are {', '.join(SUFFIXES)}"
+        )
     return sorted(found, key=lambda file: file.name)
 
 
@@ -113,93 +141,9 @@ class _BadRecords:
     on_bad: OnBad
     skipped: Counter[str] = field(default_factory=Counter)
 
-    def meet(self, file: TextFile, fault: DataError) -> None:
+    def meet(self, file: TextFile, bad: BadRecord) -> None:
+        where = f"{file.path}{bad.id.removeprefix(file.name)}"
         if self.on_bad == "raise":
-            raise fault
+            raise DataError(f"{where}: {bad.detail}")
         self.skipped[file.name] += 1
-        logger.warning("skipped: %s", fault.message)
-
-
-def _open(path: Path) -> IO[bytes]:
-    if path.suffix == ".gz":
-        return cast(IO[bytes], gzip.open(path, "rb"))
-    if path.suffix == ".xz":
-        return lzma.open(path, "rb")
-    return path.open("rb")
-
-
-def _read_txt(file: TextFile, source: str, policy: _BadRecords) -> Iterator[Document]:
-    try:
-        with _open(file.path) as stream:
-            data = stream.read(MAX_RECORD_BYTES + 1)
-        document = Document(file.name, _decode(data, str(file.path)), source)
-    except (OSError, EOFError, lzma.LZMAError, zlib.error) as problem:
-        policy.meet(file, DataError(f"{file.path}: cannot be read: {problem}"))
-    except DataError as fault:
-        policy.meet(file, fault)
-    else:
-        yield document
-
-
-def _read_jsonl(file: TextFile, source: str | None, root: Path, policy: _BadRecords) -> Iterator[Document]:
-    number = 0
-    try:
-        with _open(file.path) as stream:
-            for number, line in enumerate(_lines(stream), start=1):
-                if not line.strip():
-                    continue
-                try:
-                    document = _parse(line, file, number, source or _plain_name(root), own=source is None)
-                except DataError as fault:
-                    policy.meet(file, fault)
-                else:
-                    yield document
-    except (OSError, EOFError, lzma.LZMAError, zlib.error) as problem:
-        policy.meet(file, DataError(f"{file.path}: cannot be read after line {number:,}: {problem}"))
-
-
-def _lines(stream: IO[bytes]) -> Iterator[bytes]:
-    """Yield lines; of a line over the cap only the start, still long enough to be refused."""
-    while line := stream.readline(MAX_RECORD_BYTES + 1):
-        rest = line
-        while len(rest) > MAX_RECORD_BYTES and not rest.endswith(b"\n"):
-            rest = stream.readline(MAX_RECORD_BYTES + 1)
-        yield line
-
-
-def _parse(line: bytes, file: TextFile, number: int, source: str, *, own: bool) -> Document:
-    where = f"{file.path}:{number}"
-    try:
-        record = json.loads(_decode(line, where))
-    except (ValueError, RecursionError) as problem:
-        raise DataError(f"{where}: not JSON: {problem}") from None
-    if not isinstance(record, dict) or not isinstance(record.get("text"), str):
-        raise DataError(f"{where}: expected a JSON object with a string `text`")
-    strings = {key: value for key, value in record.items() if isinstance(value, str)}
-    identity = record.get("id", f"{file.name}:{number}")
-    if isinstance(identity, bool) or not isinstance(identity, str | int) or identity == "":
-        raise DataError(f"{where}: `id` is {identity!r}, expected a string or a whole number")
-    text = strings.pop("text")
-    source = strings.get("source", source) if own else source
-    metadata = {key: value for key, value in strings.items() if key not in {"id", "source"}}
-    _refuse_surrogates(where, text, str(identity), source)
-    return Document(str(identity), text, source, metadata)
-
-
-def _decode(data: bytes, where: str) -> str:
-    if len(data) > MAX_RECORD_BYTES:
-        raise DataError(f"{where}: longer than the {files.format_bytes(MAX_RECORD_BYTES)} a record may have")
-    try:
-        return data.decode()
-    except UnicodeDecodeError as problem:
-        raise DataError(f"{where}: not UTF-8 at byte {problem.start:,}: {problem.reason}") from None
-
-
-def _refuse_surrogates(where: str, *texts: str) -> None:
-    """JSON can spell half a surrogate pair; UTF-8 and the tokenizer cannot."""
-    for text in texts:
-        try:
-            text.encode()
-        except UnicodeEncodeError as problem:
-            code = ord(text[problem.start])
-            raise DataError(f"{where}: lone surrogate U+{code:04X} at character {problem.start:,}") from None
+        logger.warning("skipped: %s: %s", where, bad.detail)
