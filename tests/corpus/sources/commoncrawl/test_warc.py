@@ -6,7 +6,6 @@ import gzip
 import io
 import random
 import resource
-import sys
 import time
 import zlib
 from pathlib import Path
@@ -15,14 +14,12 @@ import pytest
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from packaged import packaged_file
 from warcio.archiveiterator import ArchiveIterator
 
+from crawl_archives import gzipped, pages, record, response
 from criadero.corpus.document import BadRecord
 from criadero.corpus.sources.commoncrawl.warc import Page, read
-
-sys.path.insert(0, str(Path(__file__).parent))
-from archives import gzipped, pages, record, response  # noqa: E402
+from packaged import packaged_file
 
 
 def read_bytes(folder: Path, data: bytes, **options) -> tuple[list[Page], list[BadRecord]]:
@@ -91,9 +88,15 @@ def test_records_that_are_no_page_are_passed_over(tmp_path):
         ("<p>caf\u00e9".encode("latin-1"), ("Content-Type: text/html; charset=ISO-8859-1",)),
         ('<meta charset="iso-8859-1"><p>caf\u00e9'.encode("latin-1"), ("Content-Type: text/html",)),
         ("<p>caf\u00e9".encode(), ("Content-Type: text/html; charset=no-such-charset",)),
-        (gzip.compress(b"<p>caf\xc3\xa9"), ("Content-Type: text/html; charset=utf-8", "Content-Encoding: gzip")),
+        (
+            gzip.compress(b"<p>caf\xc3\xa9"),
+            ("Content-Type: text/html; charset=utf-8", "Content-Encoding: gzip"),
+        ),
         (b"<p>caf\xc3\xa9", ("Content-Type: text/html; charset=utf-8", "Transfer-Encoding: chunked")),
-        (b"3\r\n<p>\r\n5\r\ncaf\xc3\xa9\r\n0\r\n\r\n", ("Content-Type: text/html", "Transfer-Encoding: chunked")),
+        (
+            b"3\r\n<p>\r\n5\r\ncaf\xc3\xa9\r\n0\r\n\r\n",
+            ("Content-Type: text/html", "Transfer-Encoding: chunked"),
+        ),
     ],
     ids=["HTTP charset", "meta charset", "unknown charset", "gzip", "chunked in name only", "chunked"],
 )
@@ -103,9 +106,7 @@ def test_html_is_decoded_and_extracted(tmp_path, html, http):
 
 
 def test_text_never_holds_half_a_surrogate_pair(tmp_path):
-    good, _ = read_bytes(
-        tmp_path, response(b"<p>&#xD800; a") + record(b"\xed\xa0\x80 a"), main_content=False
-    )
+    good, _ = read_bytes(tmp_path, response(b"<p>&#xD800; a") + record(b"\xed\xa0\x80 a"), main_content=False)
     assert [page.text.encode().decode()[-1] for page in good] == ["a", "a"]
 
 
@@ -121,7 +122,7 @@ def test_a_real_crawl_gives_the_html_that_warcio_sees():
         ]
     found = list(read(path, "iana", main_content=False))
     assert [page.url for page in found] == expected
-    assert "coordination of the Domain Name System" in " ".join(found[0].text.split())
+    assert "responsible for the global" in " ".join(found[0].text.split())
 
 
 # Faults. Row 20: truncated or damaged archives.

@@ -8,7 +8,7 @@ that are not compressed are one member. First step of the walk: members -> frame
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -130,7 +130,7 @@ class _Members:
                 yield fault
                 self._find_member(member + 1)
 
-    def _member(self, member: int) -> Iterator[Chunk | Fault]:
+    def _member(self, member: int) -> Generator[Chunk, None, Fault | None]:
         """Yield one member's bytes; returns its fault, if any."""
         decompressor, out_bytes, first, held = self._form.start(), 0, True, b""
         while not decompressor.eof:

@@ -11,7 +11,7 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 from resiliparse.extract.html2text import extract_plain_text
@@ -26,6 +26,8 @@ _HTML_TYPES = {"text/html", "application/xhtml+xml"}
 # Where a page that declares its charset does so, generously.
 _DECLARATION_BYTES = 4096
 _OK_STATUS = 200
+Decoding: TypeAlias = Literal["none", "content", "transfer", "all"]
+_DECODINGS: tuple[Decoding, ...] = ("all", "content", "transfer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ def _page(frame: Frame, identity: str, max_record_bytes: int, main_content: bool
     )
 
 
-def _parse(data: bytes, auto_decode: str) -> Any:
+def _parse(data: bytes, auto_decode: Decoding) -> Any:
     """Return the record in `data`, or None if it is of a type that holds no page."""
     stream = ArchiveIterator(
         io.BytesIO(data), record_types=_KINDS, parse_http=True, auto_decode=auto_decode, stream_detect=False
@@ -116,7 +118,7 @@ def _content(data: bytes, record: Any, max_record_bytes: int) -> bytes:
     """
     if record.record_type == WarcRecordType.conversion:
         return bytes(record.reader.read(max_record_bytes + 1))
-    for auto_decode in ("all", "content", "transfer"):
+    for auto_decode in _DECODINGS:
         try:
             return bytes(_parse(data, auto_decode).reader.read(max_record_bytes + 1))
         except OSError:
