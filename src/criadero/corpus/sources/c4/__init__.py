@@ -1,0 +1,1 @@
+"""C4: the released files, or the same steps from WET archives."""
