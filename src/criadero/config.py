@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -36,9 +36,9 @@ def load(model: type[C], path: Path | None, overrides: Iterable[str] = ()) -> C:
         ConfigError: the file is missing or not TOML, an override is malformed, or any value is at fault;
             all faults of the values are listed in one message.
     """
-    values = _read_toml(path) if path is not None else {}
+    values = read_toml(path) if path is not None else {}
     for override in overrides:
-        _apply_override(values, override)
+        apply_override(values, override)
     return validate(model, values, where=str(path) if path is not None else "the overrides")
 
 
@@ -48,14 +48,27 @@ def validate(model: type[C], values: Mapping[str, Any], *, where: str) -> C:
     Raises:
         ConfigError: naming `where`, each key at fault, the value found and what was expected.
     """
+    config, faults = check(model, values)
+    if config is None:
+        raise faults_of(where, faults)
+    return config
+
+
+def check(model: type[C], values: Mapping[str, Any], *, within: str = "") -> tuple[C | None, list[str]]:
+    """Return the config, or None and a line for each fault; `within` is the section the values stand in."""
     try:
-        return model.model_validate(values)
+        return model.model_validate(values), []
     except ValidationError as problem:
         found = problem.errors(include_url=False)
         # A default derived from fields that are at fault themselves is no fault of its own.
-        faults = [_describe(model, fault) for fault in found if fault["type"] != "default_factory_not_called"]
-        count = f"{len(faults)} fault" + ("s" if len(faults) > 1 else "")
-        raise ConfigError(f"{where} has {count}:\n" + "\n".join(f"  - {f}" for f in faults)) from None
+        real = [fault for fault in found if fault["type"] != "default_factory_not_called"]
+        return None, [_describe(model, fault, within) for fault in real]
+
+
+def faults_of(where: str, faults: Sequence[str]) -> ConfigError:
+    """Return the error that lists the faults of `where`."""
+    count = f"{len(faults)} fault" + ("s" if len(faults) > 1 else "")
+    return ConfigError(f"{where} has {count}:\n" + "\n".join(f"  - {fault}" for fault in faults))
 
 
 def to_values(config: Config) -> dict[str, Any]:
@@ -79,7 +92,12 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the values of a TOML file.
+
+    Raises:
+        ConfigError: it is missing, unreadable or not TOML.
+    """
     try:
         with path.open("rb") as stream:
             return tomllib.load(stream)
@@ -91,7 +109,12 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"`{path}` cannot be read: {problem.strerror}") from problem
 
 
-def _apply_override(values: dict[str, Any], override: str) -> None:
+def apply_override(values: dict[str, Any], override: str) -> None:
+    """Set in `values` what `section.key=value` says; the value is TOML, or else a string.
+
+    Raises:
+        ConfigError: it is not of that form, or its section is a value.
+    """
     key, equals, text = override.partition("=")
     if not equals or not all(key.split(".")):
         raise ConfigError(f"override `{override}` is not of the form `section.key=value`")
@@ -112,8 +135,8 @@ def _parse_value(text: str) -> Any:
     return found["value"] if len(found) == 1 else text
 
 
-def _describe(model: type[BaseModel], fault: Any) -> str:
-    place = ".".join(str(part) for part in fault["loc"])
+def _describe(model: type[BaseModel], fault: Any, within: str) -> str:
+    place = ".".join(str(part) for part in (*filter(None, [within]), *fault["loc"]))
     if fault["type"] == "extra_forbidden":
         known = _fields_at(model, fault["loc"][:-1])
         close = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
