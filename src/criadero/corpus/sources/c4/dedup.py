@@ -26,7 +26,7 @@ def md5_halves(text: str) -> tuple[int, int]:
 
 
 class UrlDedup:
-    """Keeps the newest page of each normalised address; of equally new ones that of the smallest text hash."""
+    """Keeps the newest page of each normalised address; of equally new ones the smallest text hash."""
 
     schema = pa.schema(
         [

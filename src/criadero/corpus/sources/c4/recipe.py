@@ -37,7 +37,7 @@ class C4Config(Config):
         kind: names this kind of source.
         made_from: `release`, files of allenai/c4 with `text`, `timestamp` and `url`; or `wet`, archives of
             CommonCrawl.
-        bad_words: a list for pages made from WET, one word or phrase a line; without it this step is left out.
+        bad_words: a list for pages made from WET, one word or phrase a line; without it no such step.
     """
 
     kind: Literal["c4"] = "c4"

@@ -2,7 +2,7 @@
 
 Entry points: `count`, and `has` for the question whether there are enough, which seldom reads a whole page.
 The counts are those of NLTK, which made C4: a mark left over at the very end (`Wow!!` is `Wow!` and `!`)
-counts as a sentence. Only full stops with spaces between them (`. . .`), which NLTK counts singly, count once.
+counts as a sentence. Only full stops with spaces between them (`. . .`), which NLTK counts singly, are one.
 """
 
 from __future__ import annotations
