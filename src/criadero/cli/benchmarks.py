@@ -1,4 +1,4 @@
-"""`criadero benchmarks`: the evaluation sets, listed and fetched into local files."""
+"""`criadero benchmarks`: the evaluation sets, listed, fetched into local files, looked for in a corpus."""
 
 from __future__ import annotations
 
@@ -51,6 +51,24 @@ def fetch(
         typer.echo(_line(entry))
     if not names:
         typer.echo(f"not fetched: {', '.join(benchmark_sets.MISSING)} (in no package)")
+
+
+@app.command()
+def overlap(
+    corpus: Annotated[Path, typer.Argument(help="Folder that `corpus build` made, with decontamination.")],
+    benchmarks: Annotated[Path, typer.Option(help="Folder that `benchmarks fetch` made.")],
+    json: Json = False,
+) -> None:
+    """Report which benchmarks a corpus overlapped with before it was decontaminated."""
+    from dataclasses import asdict
+
+    from criadero.corpus.decontaminate import DecontaminationConfig, markdown, report
+
+    found = report(corpus, DecontaminationConfig(benchmarks=benchmarks))
+    if json:
+        print_json({"benchmarks": [asdict(entry) for entry in found]})
+    else:
+        typer.echo(markdown(found), nl=False)
 
 
 def _line(entry: dict[str, Any]) -> str:

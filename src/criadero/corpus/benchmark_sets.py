@@ -215,6 +215,19 @@ def read_manifest(folder: Path) -> list[dict[str, Any]]:
     return entries
 
 
+def files(folder: Path, names: Sequence[str] = ()) -> dict[str, Path]:
+    """Return the JSONL files of a fetched folder by benchmark, all of them or those named.
+
+    Raises:
+        DataError: as `read_manifest`, or one that is named is not there.
+    """
+    present = {entry["name"]: folder / f"{entry['name']}.jsonl" for entry in read_manifest(folder)}
+    for name in names:
+        if name not in present:
+            raise DataError(f"`{folder}` has no benchmark `{name}`", hint=f"there are {', '.join(present)}")
+    return {name: present[name] for name in names or present}
+
+
 def read_items(benchmark: Benchmark, archive: Path) -> Iterator[tuple[str, Item]]:
     """Yield (split, item) from the package's archive, in published order."""
     for split, pattern in benchmark.members.items():
