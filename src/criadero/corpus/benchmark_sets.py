@@ -6,6 +6,7 @@ item: `id`, `texts`, `item`) and a `manifest.json`. `criadero.corpus.decontamina
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import re
@@ -231,8 +232,8 @@ def files(folder: Path, names: Sequence[str] = ()) -> dict[str, Path]:
 def read_items(benchmark: Benchmark, archive: Path) -> Iterator[tuple[str, Item]]:
     """Yield (split, item) from the package's archive, in published order."""
     for split, pattern in benchmark.members.items():
-        for member, stream in read_members(archive, pattern):
-            for number, row in enumerate(benchmark.read(stream)):
+        for member, content in read_members(archive, pattern):
+            for number, row in enumerate(benchmark.read(io.BytesIO(content))):
                 place = "/".join(filter(None, (split, _group(member, pattern), str(number))))
                 yield split, Item(place, tuple(benchmark.texts(row)), row)
 

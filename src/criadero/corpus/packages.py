@@ -26,7 +26,7 @@ from criadero.errors import DataError
 from criadero.files import fsync, sha256_file
 
 _DOWNLOAD_SECONDS = 900
-_MAX_MEMBER_BYTES = 1 << 30
+_MAX_MEMBER_BYTES = 1 << 28
 _DAMAGED = (zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError)
 
 # pip asks the build backend of a source archive for its metadata before it keeps the archive. This stands in
@@ -93,7 +93,7 @@ def fetch(package: Package, cache: Path) -> Path:
     return folder / archive.name
 
 
-def read_members(archive: Path, *patterns: str) -> Iterator[tuple[str, IO[bytes]]]:
+def read_members(archive: Path, *patterns: str) -> Iterator[tuple[str, bytes]]:
     """Yield name and content of the files in an archive that match a pattern, in the archive's order.
 
     Args:
@@ -101,14 +101,14 @@ def read_members(archive: Path, *patterns: str) -> Iterator[tuple[str, IO[bytes]
         patterns: as of `fnmatch`, over the whole name; `*` matches `/` too.
 
     Raises:
-        DataError: the archive is damaged, or a file in it is larger than 1 GiB.
+        DataError: the archive is damaged, or a file in it is larger than 256 MiB.
     """
     members = {".whl": _zip_members, ".zip": _zip_members, ".deb": _deb_members}
     try:
         for name, size_bytes, stream in members.get(archive.suffix, _tar_members)(archive, patterns):
             if size_bytes > _MAX_MEMBER_BYTES:
                 raise DataError(f"`{archive.name}`: {name} has {size_bytes:,} bytes, too many")
-            yield name, stream
+            yield name, stream.read()
     except _DAMAGED as problem:
         raise DataError(f"`{archive.name}` is damaged: {problem}") from problem
 
