@@ -8,10 +8,13 @@ minus `dropped` and `bad` are what came out.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from criadero.corpus.document import BadRecord, Document, Drop
 
@@ -69,10 +72,14 @@ class LedgerColumns:
     """Rows of one split as growing columns, because an object for each would cost more than the stages."""
 
     def __init__(self, source: str, split: int, stages: tuple[str, ...]) -> None:
-        """Args: `stages` are the names of all stages of the recipe, in order."""
+        """Begin without rows; `stages` are the names of all stages of the recipe, in order.
+
+        `left_out` counts the dropped and bad rows by reason.
+        """
         self._source = source
         self._split = split
         self._stages = stages
+        self.left_out: Counter[str] = Counter()
         self._clear()
 
     def _clear(self) -> None:
@@ -103,45 +110,94 @@ class LedgerColumns:
 
     def dropped(self, stage: int, document: Document, drop: Drop) -> None:
         """Add the row of a document that a stage dropped."""
-        self._left_out(stage, document.id, "dropped", drop, len(document.text))
+        score = None if drop.score is None else float(drop.score)
+        self._left_out(stage, document.id, "dropped", drop, score, len(document.text))
 
     def bad(self, stage: int, record: BadRecord) -> None:
         """Add the row of a record that could not be read."""
-        self._left_out(stage, record.id, "bad", record, 0)
+        self._left_out(stage, record.id, "bad", record, None, 0)
 
     def _left_out(
-        self, stage: int, identity: str, outcome: Outcome, why: Drop | BadRecord, characters: int
+        self,
+        stage: int,
+        identity: str,
+        outcome: Outcome,
+        why: Drop | BadRecord,
+        score: float | None,
+        characters: int,
     ) -> None:
+        self.left_out[why.reason] += 1
         self._stage.append(stage)
         self._id.append(identity)
         self._outcome.append(outcome)
         self._reason.append(why.reason)
-        self._score.append(why.score if isinstance(why, Drop) else None)
+        self._score.append(score)
         self._characters_in.append(characters)
         self._characters_out.append(0)
         self._detail.append(why.detail)
 
+    def _columns(self) -> tuple[list[Any], ...]:
+        return (
+            self._stage,
+            self._id,
+            self._outcome,
+            self._reason,
+            self._score,
+            self._characters_in,
+            self._characters_out,
+            self._detail,
+        )
+
+    def take_back(self) -> None:
+        """Forget the last row, of a document that a stage kept and that could not be stored after all."""
+        for column in self._columns():
+            column.pop()
+
     def take(self) -> pa.Table:
         """Return the rows so far and forget them."""
         count = len(self)
-        names = self._stages
         columns = [
             pa.repeat(pa.scalar(self._source), count),
-            pa.array([names[stage] for stage in self._stage], pa.string()),
+            pa.array([self._stages[stage] for stage in self._stage], pa.string()),
             pa.array(self._stage, pa.int32()),
             pa.repeat(pa.scalar(self._split, pa.int32()), count),
-            pa.array(self._id, pa.string()),
+            _strings(self._id),
             pa.array(self._outcome, pa.string()),
-            pa.array(self._reason, pa.string()),
+            _strings(self._reason),
             pa.array(self._score, pa.float64()),
             pa.array(self._characters_in, pa.int64()),
             pa.array(self._characters_out, pa.int64()),
-            pa.array(self._detail, pa.string()),
+            _strings(self._detail),
         ]
         self._clear()
         return pa.Table.from_arrays(columns, schema=SCHEMA)
 
 
+def _strings(values: list[str]) -> pa.Array:
+    """Return a column; what is no valid Unicode, which only broken input has, is spelled out."""
+    try:
+        return pa.array(values, pa.string())
+    except (UnicodeEncodeError, pa.ArrowException):
+        spelled = [str(value).encode("utf-8", "backslashreplace").decode() for value in values]
+        return pa.array(spelled, pa.string())
+
+
 def rows(table: pa.Table) -> list[LedgerRow]:
     """Return the rows of a small table as objects."""
     return [LedgerRow(**row) for row in table.to_pylist()]
+
+
+class LedgerWriter:
+    """Writes the rows of one split to one Parquet file."""
+
+    def __init__(self, path: Path) -> None:
+        self._writer = pq.ParquetWriter(path, SCHEMA, compression="zstd")
+
+    def write(self, columns: LedgerColumns) -> None:
+        """Write what was collected as a row group."""
+        if len(columns):
+            self._writer.write_table(columns.take())
+
+    def close(self) -> None:
+        """Write the end of the file."""
+        self._writer.close()

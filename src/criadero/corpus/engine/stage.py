@@ -105,11 +105,12 @@ class CrossDocument(Protocol):
         depend on the order of the input or on how keys are cut into ranges.
         """
 
-    def combine(self, decisions: pa.Table, documents: Documents) -> pa.Table:
+    def combine(self, decisions: pa.Table, documents: Documents) -> pa.Table:  # noqa: ARG002
         """Turn what all `reduce` calls returned, sorted by (split, row), into the final decisions.
 
-        Most steps return `decisions` as they are.
+        Most steps need none: they inherit this one, and then no task ever holds all decisions at once.
         """
+        return decisions
 
     def apply(self, document: Document, decisions: Sequence[Decision]) -> Document | Drop:
         """Decide with the rows that were returned for this document (often none)."""

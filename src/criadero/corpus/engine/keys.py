@@ -1,0 +1,101 @@
+"""Keys: the sha256 of everything the result of a task depends on, so that nothing else is ever reused.
+
+A task's key is made of its stages (functions, settings, files), its split with the hash of the raw input, the
+keys of the tasks before it, and the code of `criadero.corpus`.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import criadero.corpus
+from criadero import files
+from criadero.corpus.engine.segment import Segment
+from criadero.corpus.engine.stage import Read, Split, Stage
+from criadero.errors import DataError
+
+_FORMAT = 1
+
+
+@functools.cache
+def code_version() -> str:
+    """Return the sha256 over all sources of `criadero.corpus`."""
+    root = Path(str(criadero.corpus.__file__)).parent
+    lines = [f"{p.relative_to(root)} {files.sha256_file(p)}" for p in sorted(root.rglob("*.py"))]
+    return files.sha256_bytes("\n".join(lines).encode())
+
+
+def map_key(
+    segment: Segment, split: Split, *, hashes: Mapping[str, str], upstream: Sequence[str] = ()
+) -> str:
+    """Return the key of the task that runs a split through a segment.
+
+    Args:
+        segment: the stages.
+        split: the split.
+        hashes: sha256 of the raw input and of the files of stages, by path.
+        upstream: keys of the exchange and of the map task before.
+    """
+    identity = {
+        "name": split.name,
+        "path": split.path,
+        "start": split.start,
+        "stop": split.stop,
+        "parts": dict(split.parts),
+        "sha256": hashes[split.path],
+    }
+    stages = [_stage_identity(stage, hashes) for stage in segment.parts]
+    return _sha256([segment.source, segment.number, stages, identity, list(upstream)])
+
+
+def exchange_key(segment: Segment, maps: Sequence[str], *, hashes: Mapping[str, str]) -> str:
+    """Return the key of the decisions of the exchange that ends a segment, from the keys of all its maps."""
+    assert segment.end is not None
+    return _sha256([_stage_identity(segment.end, hashes), list(maps)])
+
+
+def range_key(exchange: str, start: int, stop: int | None) -> str:
+    """Return the key of one range of the keys of an exchange."""
+    return _sha256([exchange, start, stop])
+
+
+def _stage_identity(stage: Stage, hashes: Mapping[str, str]) -> dict[str, Any]:
+    make = stage.make
+    if "<" in make.__qualname__:
+        raise DataError(
+            f"`{stage.name}` is made by `{make.__qualname__}`, which other processes cannot import",
+            hint="make it a function at the top of a module",
+        )
+    identity = {
+        "name": stage.name,
+        "make": f"{make.__module__}.{make.__qualname__}",
+        "code": _code_of(make),
+        "settings": dict(stage.settings),
+    }
+    if not isinstance(stage, Read):
+        identity["files"] = [hashes[str(path)] for path in stage.files]
+        identity["score"] = getattr(stage, "score", None)
+    return identity
+
+
+def _code_of(make: Any) -> str:
+    """Return the hash of a module of one's own; those of criadero are in the code version."""
+    if make.__module__.startswith("criadero."):
+        return ""
+    try:
+        return files.sha256_file(Path(inspect.getfile(make)))
+    except (OSError, TypeError):
+        return ""
+
+
+def _sha256(value: list[Any]) -> str:
+    try:
+        text = json.dumps([_FORMAT, code_version(), *value], sort_keys=True)
+    except (TypeError, ValueError) as problem:
+        raise DataError(f"the settings of a stage, or the parts of a split, are no JSON: {problem}") from None
+    return files.sha256_bytes(text.encode())

@@ -1,0 +1,209 @@
+"""Tasks on Ray: one process a worker on this machine, or the workers of a cluster.
+
+A Ray of our own listens on the loopback interface alone and leaves nothing behind. Retries are not Ray's
+but the engine's, which knows which document was being worked on.
+"""
+
+from __future__ import annotations
+
+import logging
+import resource
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from criadero.corpus.engine.executor import POLL_SECONDS, Ended
+from criadero.corpus.engine.tasks import Task, perform
+from criadero.errors import ResourceError
+
+logger = logging.getLogger("criadero")
+
+# The least that Ray accepts; descriptions of tasks are all that goes through it.
+_OBJECT_STORE_BYTES = 80 << 20
+_LEAST_WORKER_BYTES = 64 << 20
+
+
+class RayExecutor:
+    """Runs each task in a worker process of Ray, of which a death costs nothing but time.
+
+    Used with `with`; Ray starts with the first task. Data never goes through Ray: tasks read and write
+    files, so on a cluster the inputs and the output must be in folders that all nodes share under the same
+    path. Nodes of a cluster run each other's code: let it listen on a trusted network only.
+    """
+
+    def __init__(self, workers: int, *, address: str | None = None) -> None:
+        """Begin without a Ray.
+
+        Args:
+            workers: tasks at a time.
+            address: of a running cluster, such as `10.0.0.1:6379`; default a Ray of our own.
+        """
+        self.workers = workers
+        self._address = address
+        self._stack = ExitStack()
+        self._remote: Any = None
+        self._running: dict[Any, Task] = {}
+
+    def __enter__(self) -> RayExecutor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._remote = None
+        self._running.clear()
+        self._stack.close()
+
+    def submit(self, task: Task) -> None:
+        """Hand a task to Ray."""
+        import ray
+
+        if self._remote is None:
+            self._stack.enter_context(_session(self.workers, self._address))
+            self._remote = ray.remote(num_cpus=1, max_retries=0)(_perform_limited)
+        self._running[self._remote.remote(task)] = task
+
+    def ended(self, tick: Callable[[], None]) -> list[Ended]:
+        """Wait for tasks that end."""
+        import ray
+
+        tick()
+        if not self._running:
+            return []
+        found, _ = ray.wait(list(self._running), timeout=POLL_SECONDS, fetch_local=False)
+        return [self._collect(reference) for reference in found]
+
+    def _collect(self, reference: Any) -> Ended:
+        import ray
+
+        task = self._running.pop(reference)
+        try:
+            done, error = ray.get(reference)
+        except (
+            ray.exceptions.NodeDiedError,
+            ray.exceptions.ObjectLostError,
+            ray.exceptions.LocalRayletDiedError,
+        ):
+            return Ended(task, lost=True)
+        except ray.exceptions.RayError as problem:
+            logger.debug("a worker died in %s: %s", task.label, problem)
+            return Ended(task)
+        return Ended(task, done=done, error=error)
+
+    def kill(self, task: Task) -> None:
+        """Kill the worker of a task."""
+        import ray
+
+        for reference, running in self._running.items():
+            if running is task:
+                ray.cancel(reference, force=True)
+
+
+def _perform_limited(task: Task) -> tuple[dict[str, Any] | None, Exception | None]:
+    """Run a task in a worker; an exception comes back as a value, so that a death is always a death."""
+    _limit_memory(task.memory_bytes)
+    try:
+        return perform(task), None
+    except Exception as problem:
+        # Where it was raised stays behind, with the frames and all they hold.
+        return None, problem.with_traceback(None)
+
+
+def _limit_memory(memory_bytes: int) -> None:
+    """Bound what this process may allocate beyond what Python and Ray need, once.
+
+    RLIMIT_DATA counts private writable memory: models that are mapped read-only are free, what a runaway
+    document builds up is not. Python then raises MemoryError in the document; C++ libraries abort the process.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if soft == resource.RLIM_INFINITY:
+        # Arrow's own allocators reserve gigabytes of addresses, which would count.
+        pa.set_memory_pool(pa.system_memory_pool())
+        limit = _data_bytes() + max(memory_bytes, _LEAST_WORKER_BYTES)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+
+
+def _data_bytes() -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmData:"):
+            return int(line.split()[1]) << 10
+    return 0
+
+
+@contextmanager
+def _session(workers: int, address: str | None) -> Iterator[None]:
+    """Connect to Ray and leave signals, logging and files as they were."""
+    import ray
+
+    log = logging.getLogger("ray")
+    level, handlers = log.level, list(log.handlers)
+    main = threading.current_thread() is threading.main_thread()
+    on_term = signal.getsignal(signal.SIGTERM)
+    log.setLevel(logging.CRITICAL)
+    with ExitStack() as stack:
+        stack.enter_context(_quiet())
+        try:
+            if address is None:
+                _start_local(stack, workers)
+            else:
+                ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
+                stack.callback(ray.shutdown)
+            if main:
+                signal.signal(signal.SIGTERM, on_term)
+            yield
+        finally:
+            log.setLevel(level)
+            log.handlers = handlers
+
+
+def _start_local(stack: ExitStack, workers: int) -> None:
+    """Start a Ray that only this machine can reach.
+
+    Raises:
+        ResourceError: it would listen on other interfaces too.
+    """
+    import ray
+    from ray._private import ray_constants
+
+    # Paths of Unix sockets are short, and Ray's are long already.
+    folder = tempfile.mkdtemp(prefix="criadero-", dir="/tmp")
+    stack.callback(shutil.rmtree, folder, ignore_errors=True)
+    clusters = ray_constants.ENABLE_RAY_CLUSTER
+    # Makes Ray bind to loopback instead of all interfaces, as on macOS; there is no public name for it.
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    stack.callback(setattr, ray_constants, "ENABLE_RAY_CLUSTER", clusters)
+    ray.init(
+        address="local",
+        num_cpus=workers,
+        num_gpus=0,
+        include_dashboard=False,
+        object_store_memory=_OBJECT_STORE_BYTES,
+        log_to_driver=False,
+        logging_level=logging.CRITICAL,
+        _temp_dir=folder,
+    )
+    stack.callback(ray.shutdown)
+    listens = ray.util.get_node_ip_address()
+    if listens != "127.0.0.1":
+        raise ResourceError(
+            f"this version of Ray listens on {listens}, where others could reach it",
+            hint="install a version of Ray that criadero was tested with",
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Ray prints deaths of workers on stdout, where only results belong; the engine reports them itself."""
+    from ray._private import worker
+
+    shown = worker.print_to_stdstream
+    worker.print_to_stdstream = lambda data, **_: logger.debug("ray: %s", data.get("lines"))
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = shown
