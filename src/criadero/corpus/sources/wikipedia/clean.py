@@ -24,7 +24,7 @@ from criadero.corpus.sources.wikipedia.templates import render_for
 
 _MAGIC_WORD = re.compile(r"__[^\W\d_]+(?:_[^\W\d_]+)*__")
 _VARIANT = re.compile(r"-\{([^{}]*)\}-")
-_AROUND_HOLE = re.compile(rf"(?: ?(\()[ ,;:/–—-]{{0,8}}|[ ,;]?){HOLE}[{HOLE} ,;:/–—-]*(\))?")
+_AROUND_HOLE = re.compile(rf"(?: ?(\()[ ,;:/–—-]{{0,8}}|[,;]? ?){HOLE}[{HOLE} ,;:/–—-]*(\))?")
 _BEFORE_POINT = re.compile(r" +(?=[,;:.])")
 _LIST = re.compile(r"([*#:;]+)[ ]*(.*)")
 _BLANKS = re.compile(r"[^\S\n]+")
@@ -76,7 +76,7 @@ def clean_text(text: str, *, language: str, names: Names | None = None) -> str:
     text = kept.take(markup.without_comments(text.translate(_INVISIBLE)))
     text = expand(markup.without_elements(text), render_for(language))
     text = _MAGIC_WORD.sub(lambda word: "" if word[0].isupper() else word[0], text)
-    text = markup.without_files(markup.with_tables_as_rows(text), names.files)
+    text = markup.with_tables_as_rows(markup.without_files(text, names.files))
     if language == "sr":
         text = _VARIANT.sub(_first_variant, text)
     text = markup.without_tags(text)
@@ -165,7 +165,9 @@ def _mend(hole: re.Match[str]) -> str:
         return " ("
     if after:
         return ")"
-    return _BEFORE_POINT.sub("", hole[0].replace(HOLE, ""))
+    rest = hole[0].replace(HOLE, "")
+    following = hole.string[hole.end() : hole.end() + 1]
+    return rest.rstrip(" ,;:") if following in {".", ")"} else _BEFORE_POINT.sub("", rest)
 
 
 def _first_variant(conversion: re.Match[str]) -> str:

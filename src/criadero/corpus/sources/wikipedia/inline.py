@@ -1,7 +1,7 @@
 """The markup inside paragraphs: links, emphasis, entities. Read by mwparserfromhell.
 
-Entry point: `plain_text`. What the parser is given is short, has no templates, tables or tags any more, and no
-`<`; where it fails all the same, brackets and quotes are taken out by pattern.
+Entry point: `plain_text`. What the parser is given is short, has no templates, tables or tags
+any more, and no `<`; where it fails all the same, brackets and quotes are taken out by pattern.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ _HAS_MARKUP = re.compile(r"\[|''|://|&")
 _LINK = re.compile(r"\[\[(?:[^\[\]|]*\|)?([^\[\]]*)\]\]")
 _LEFT_OVER = re.compile(r"\[\[|\]\]|'{2,}|\{\{+|\}\}+|\{\||\|\}|^-{4,}", re.MULTILINE)
 _PIPE_TRICK = re.compile(r"^[^:]*:|[ ]*\([^()]*\)$|,.*$")
-_OTHER_LANGUAGES = """af ar arz az be be-x-old bn br bs ceb cy el eo et eu fa fi ga gl he hi hy id is ja ka kk ko
+_OTHER_LANGUAGES = """
+    af ar arz az be be-x-old bn br bs ceb cy el eo et eu fa fi ga gl he hi hy id is ja ka kk ko
     la lb lt lv min mk ml mr ms nds ne nn no oc pnb sco sh simple sk sq ta te th tl tr ur uz vi vo war zh
-    zh-classical zh-min-nan zh-yue""".split()
-_INTERLANGUAGE = frozenset(LANGUAGES) | frozenset(_OTHER_LANGUAGES)
+    zh-classical zh-min-nan zh-yue"""
+_INTERLANGUAGE = frozenset(LANGUAGES) | frozenset(_OTHER_LANGUAGES.split())
 
 
 def plain_text(text: str, categories: frozenset[str]) -> str:

@@ -1,8 +1,8 @@
 """Wikitext constructs that stretch over lines, each taken out or rewritten in one pass over the text.
 
-Entry points: `without_comments`, `Kept` for text no markup rule may touch, `without_elements`,
-`without_files`, `with_tables_as_rows`, `without_tags`. All of them accept any text and take time in proportion
-to its length: nothing is searched for twice behind the same place.
+Entry points: `without_comments`, `Kept` for text no markup rule may touch, `without_elements`, `contents_of`,
+`without_files`, `with_tables_as_rows`, `without_tags`. All of them accept any text and take time in
+proportion to its length: nothing is searched for twice behind the same place.
 """
 
 from __future__ import annotations
@@ -17,15 +17,18 @@ HOLE = "\ufdd2"
 
 # Elements whose content is no text of the article.
 _DROPPED = (
-    "ref", "references", "gallery", "timeline", "imagemap", "score", "graph", "mapframe", "maplink", "inputbox",
+    "ref", "references", "gallery", "timeline", "imagemap", "score", "graph", "mapframe", "maplink",
+    "inputbox",
     "templatedata", "templatestyles", "categorytree", "section", "hiero", "includeonly", "style", "script",
     "rss", "charinsert", "indicator", "chart", "phonos",
 )  # fmt: skip
 # Elements whose content is literal.
-_LITERAL = ("nowiki", "pre", "code", "source", "syntaxhighlight", "math", "ce", "chem", "tt")
+_LITERAL = ("nowiki", "pre", "source", "syntaxhighlight", "math", "ce", "chem")
 _TAG = re.compile(r"</?[A-Za-z][A-Za-z0-9-]*(?=[\s/>])[^<>]*>?")
 _BREAK = re.compile(r"<br\b[^<>]*>", re.IGNORECASE)
-_BLOCK = re.compile(r"</?(?:p|div|blockquote|poem|li|ul|ol|dl|dd|dt|center|tr|h[1-6])\b[^<>]*>", re.IGNORECASE)
+_BLOCK = re.compile(
+    r"</?(?:p|div|blockquote|poem|li|ul|ol|dl|dd|dt|center|tr|h[1-6])\b[^<>]*>", re.IGNORECASE
+)
 
 
 def without_comments(text: str) -> str:
@@ -88,11 +91,18 @@ def without_elements(text: str) -> str:
     return _replace_elements(text, _DROPPED_ELEMENT, lambda *_: HOLE)
 
 
+def contents_of(text: str, name: str) -> list[str]:
+    """Return what the elements of one name hold, in order."""
+    found: list[str] = []
+    _replace_elements(text, _element((name,)), lambda *parts: found.append(parts[2]) or "")
+    return found
+
+
 @dataclass
 class Kept:
     """Literal text, taken out of the way of all markup rules and put back at the end.
 
-    What `<nowiki>`, `<code>` and the like hold is literal; formulas become TeX between dollar signs. A mark
+    What `<nowiki>`, `<pre>` and the like hold is literal; formulas become TeX between dollar signs. A mark
     is a number between two noncharacters, which no text may contain (Unicode 23.7).
     """
 
@@ -106,7 +116,7 @@ class Kept:
         if name in {"math", "ce", "chem"}:
             formula = " ".join(content.split())
             content = f"${formula}$" if formula else ""
-        elif name != "source" and name != "syntaxhighlight":
+        elif name not in {"source", "syntaxhighlight"}:
             content = html.unescape(content)
         if name not in {"pre", "source", "syntaxhighlight"}:
             content = content.replace("\n", " ")
@@ -173,6 +183,7 @@ def with_tables_as_rows(text: str) -> str:
     return "\n".join([*lines, *(tables[0].rows() if tables else ())])
 
 
+_NEW_LINE = re.compile(f"{_BREAK.pattern}|{_BLOCK.pattern}", re.IGNORECASE)
 _CELL = re.compile(r"\|\||!!")
 _ATTRIBUTES = re.compile(r"[^|\[{]*\|(?!\|)")
 
@@ -202,13 +213,13 @@ class _Table:
     def rows(self) -> list[str]:
         if not self.data:
             return []
-        filled = ([cell for cell in row if cell] for row in self._rows)
-        return [" | ".join(row) for row in filled if row]
+        filled = ([cell for cell in row if cell.strip(f" |{HOLE}")] for row in self._rows)
+        return [_NEW_LINE.sub(" ", " | ".join(row)) for row in filled if row]
 
 
 def _cell(text: str) -> str:
     attributes = _ATTRIBUTES.match(text)
-    return _BREAK.sub(" ", text[attributes.end() :] if attributes else text).strip(f" \t{HOLE}")
+    return (text[attributes.end() :] if attributes else text).strip(f" \t{HOLE}")
 
 
 def without_tags(text: str) -> str:

@@ -1,27 +1,42 @@
 """The templates whose text is part of a sentence, and what they say; all others say nothing.
 
 Entry point: `render_for(language)`. Most templates are boxes, notes and navigation. Left out together with
-those, a measure or a foreign word leaves a hole ("is a  km long"), so these few are written out here: names
-all Wikipedias share first, then those of single languages. Numbers and dates are written as the English
-templates do.
+these, a measure or a foreign word leaves a hole ("is a  km long"), so these few are written out here: names
+all Wikipedias share first, then those of single languages.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from functools import cache
-from typing import TypeAlias
 
 from criadero.corpus.sources.wikipedia.expand import Arguments, Render
 from criadero.corpus.sources.wikipedia.markup import HOLE
 from criadero.corpus.sources.wikipedia.units import measure
+from criadero.corpus.sources.wikipedia.wording import (
+    Text,
+    after_word,
+    always,
+    around,
+    as_of,
+    bulleted,
+    century,
+    chinese,
+    date,
+    first,
+    fraction,
+    joined,
+    last,
+    link_elsewhere,
+    money,
+    nihongo,
+    quotation,
+    second,
+    second_or_first,
+    value,
+    years,
+)
 
-Text: TypeAlias = Callable[[Arguments], str]
-
-_MONTHS = (
-    "January February March April May June July August September October November December".split()
-)  # fmt: skip
 _LANG_CODE = re.compile(r"(?:lang|langue|language)-[a-z]{2,3}(?:-[a-z]+)?")
 
 
@@ -35,8 +50,7 @@ def render_for(language: str) -> Render:
         known = table.get(key) or _by_pattern(key)
         if known is not None:
             return known(arguments) or HOLE
-        function, colon, value = key.partition(":")
-        if colon and function.lstrip("#") in _PARSER_FUNCTIONS:
+        if ":" in key and key.partition(":")[0] in _PARSER_FUNCTIONS:
             return name.partition(":")[2].strip()
         return HOLE
 
@@ -52,137 +66,17 @@ def _by_pattern(key: str) -> Text | None:
 _PARSER_FUNCTIONS = frozenset({"formatnum", "lc", "uc", "lcfirst", "ucfirst", "nowrap"})
 
 
-def first(a: Arguments) -> str:
-    """Return the first argument by place."""
-    return a.get(1)
-
-
-def second(a: Arguments) -> str:
-    """Return the second argument by place."""
-    return a.get(2)
-
-
-def second_or_first(a: Arguments) -> str:
-    """Return the second argument, or the first where that is empty."""
-    return a.get(2) or a.get(1)
-
-
-def last(a: Arguments) -> str:
-    """Return the last argument by place."""
-    return a.places[-1] if a.places else ""
-
-
-def always(text: str) -> Text:
-    """Return a template that always says `text`."""
-    return lambda _: text
-
-
-def around(before: str, after: str = "") -> Text:
-    """Return a template that says its first argument between two texts, nothing without it."""
-    return lambda a: f"{before}{a.get(1)}{after}" if a.get(1) else ""
-
-
-def joined(separator: str) -> Text:
-    """Return a template that says all its arguments by place."""
-    return lambda a: separator.join(place for place in a.places if place)
-
-
-def quotation(a: Arguments) -> str:
-    """Return a quotation on its own lines."""
-    text = a.names.get("text") or a.names.get("quote") or a.names.get("1") or a.get(1)
-    return f"\n{text}\n" if text else ""
-
-
-def bulleted(a: Arguments) -> str:
-    """Return the arguments as a list."""
-    return "".join(f"\n* {place}" for place in a.places if place) + "\n"
-
-
-def named(*names: str) -> Text:
-    """Return a template that says the first of these named arguments that is given, or its first by place."""
-    return lambda a: next((a.names[name] for name in names if a.names.get(name)), a.get(1))
-
-
-def _month(text: str) -> str:
-    return _MONTHS[int(text) - 1] if text.isdecimal() and 1 <= int(text) <= 12 else text
-
-
-def _date(places: tuple[str, ...], *, day_first: bool) -> str:
-    year, month, day = (*places, "", "", "")[:3]
-    month, day = _month(month), day.lstrip("0")
-    if day and month and not day_first:
-        return f"{month} {day}, {year}".removesuffix(", ")
-    return " ".join(part for part in (day, month, year) if part)
-
-
-def date(a: Arguments) -> str:
-    """Return year, month and day as a date."""
-    return _date(a.places[:3], day_first="df" in a.names)
-
-
-def as_of(a: Arguments) -> str:
-    """Return "As of January 2010"."""
-    lower = a.names.get("lc", "") not in {"", "n", "no"}
-    if a.names.get("alt"):
-        return a.names["alt"]
-    words = ("since" if lower else "Since") if "since" in a.names else ("as of" if lower else "As of")
-    return f"{words} {_date(a.places[:3], day_first='df' in a.names)}".rstrip()
-
-
-def fraction(a: Arguments) -> str:
-    """Return "1/2", "2 1/3" or, of one argument, "1/n"."""
-    places = [place for place in a.places if place][:3]
-    if len(places) == 3:
-        return f"{places[0]} {places[1]}/{places[2]}"
-    return "/".join(places) if len(places) == 2 else f"1/{places[0]}" if places else ""
-
-
-def value(a: Arguments) -> str:
-    """Return a number with its uncertainty, power of ten and unit ({{val}})."""
-    text = a.get(1)
-    if a.get(2):
-        text += f" ± {a.get(2)}"
-    if a.names.get("e"):
-        text += f" × 10^{a.names['e']}"
-    unit = a.names.get("u") or a.names.get("ul") or ""
-    return f"{a.names.get('p', '')}{text} {unit}".strip() if text else ""
-
-
-def nihongo(a: Arguments) -> str:
-    """Return "English (kanji, romaji)"."""
-    inside = ", ".join(part for part in (a.get(2), a.get(3)) if part)
-    return f"{a.get(1)} ({inside})".strip() if inside else a.get(1)
-
-
-def chinese(a: Arguments) -> str:
-    """Return the first of the spellings a {{zh}} template gives."""
-    return next((a.names[key] for key in ("c", "t", "s", "p", "hp") if a.names.get(key)), a.get(1))
-
-
-def link_elsewhere(a: Arguments) -> str:
-    """Return the text of a link to another Wikipedia: `lt`, else the title."""
-    return a.names.get("lt") or a.names.get("display") or a.get(1)
-
-
-def money(sign: str) -> Text:
-    """Return a template for an amount of money."""
-    return lambda a: f"{sign}{a.get(1)}" if a.get(1) else sign
-
-
-def years(prefix: str) -> Text:
-    """Return a template for one year or two, such as "r. 1837–1901"."""
-    return lambda a: f"{prefix} {'–'.join(p for p in a.places[:2] if p)}".strip()
-
-
 def _table(*rows: tuple[str, Text]) -> dict[str, Text]:
     return {name.strip(): text for names, text in rows for name in names.split(",")}
 
 
 _SHARED = _table(
     (
-        "nowrap, nobr, nowr, small, smaller, resize, big, larger, large, sc, smallcaps, small caps, sc2, abbr, "
-        "tooltip, abbrlink, vanchor, visible anchor, em, strong, kbd, var, mvar, math, bigmath, tmath, nobold, "
-        "noitalic, noital, normal, not a typo, typo, proper name, as written, chem name, ipa, unicode, script, "
+        "nowrap, nobr, nowr, small, smaller, resize, big, larger, large, sc, smallcaps, small caps, "
+        "sc2, abbr, "
+        "tooltip, abbrlink, vanchor, visible anchor, em, strong, kbd, var, mvar, math, bigmath, tmath, "
+        "nobold, "
+        "noitalic, noital, normal, not a typo, typo, proper name, as written, chem name, ipa, unicode, "
         "polytonic, transl-grc, nastaliq, flag, flagcountry, flagu, flagdeco, overline, underline, strike, "
         "mono, code, monospace, samp, text, bdo, lrt, zh-tr, esc, hebrew, rtl-para, ltr, translit, nts, dts, "
         "number, num, bold, italic, italics, i, b, u, s, sup sub, interp, bracket, longitem, nobreak, "
@@ -192,9 +86,14 @@ _SHARED = _table(
         "bo, asiantitle, audio, simple, keep, aut, titlecase",
         first,
     ),
-    ("lang, langue, language, transl, transliteration, langx, color, colour, font color, font colour", last),
+    (
+        "lang, langue, language, transl, transliteration, langx, color, colour, font color, "
+        "font colour, script",
+        last,
+    ),
     ("lang-en, lang-la", first),
-    ("convert, cvt, conv, convert/2, unité, unidad, unità, unitat, unitate", measure),
+    ("convert, cvt, conv, convert/2", lambda a: measure(a, grouped=True)),
+    ("unité, unidad, unità, unitat, unitate", measure),
     ("quote, blockquote, cquote, quotation, quote box, rquote, bquote, pull quote, block quote", quotation),
     ("centered pull quote, long quote, quotebox", quotation),
     ("as of, as of?, asof", as_of),
@@ -211,7 +110,7 @@ _SHARED = _table(
     ("e", around(" × 10^")),
     ("keypress, key press, key", joined(" + ")),
     ("hlist, cslist, flat list, comma separated entries, csl", joined(", ")),
-    ("ubl, ubil, unbulleted list, bulleted list, ordered list, plain list, blist", bulleted),
+    ("ubl, ubil, unbulleted list, bulleted list, ordered list, plain list, blist, vunblist", bulleted),
     ("ill, interlanguage link, interlanguage link multi, iw, link-interwiki, ill-wd2, illm", link_elsewhere),
     ("nihongo, nihongo2, nihongo3, nihongo foot", nihongo),
     ("zh, lang-zh, zh-t, zh-c", chinese),
@@ -219,12 +118,21 @@ _SHARED = _table(
     ("sup, superscript, exp", around("^")),
     ("sub, subscript, ind", first),
     ("sic", lambda a: "".join(a.places[:2]) or "[sic]"),
-    ("'\", \"'", joined("")),
-    ("nbsp, nbs, space, spaces, spc, thinsp, thin space, hair space, hairsp, zwsp, wbr, ensp, emsp", always(" ")),
+    ("'\", \"', ' \", \" '", lambda a: joined("")(a) or "'"),
+    ("eqm, equilibrium", always(" ⇌ ")),
+    ("vr, vowel representation, grapheme", around("⟨", "⟩")),
+    ("simplenuclide2, nuclide2", joined("-")),
+    ("railgauge, track gauge, format price", first),
+    ("columns-list, div col content, native name, rtl-lang, multicol content", last),
+    ("columns", lambda a: "\n".join(text for name, text in a.names.items() if re.fullmatch(r"col\d", name))),
+    (
+        "nbsp, nbs, space, spaces, spc, thinsp, thin space, hair space, hairsp, zwsp, wbr, ensp, emsp",
+        always(" "),
+    ),
     ("·, dot, middot, •, bullet, bull, bold middot, \\, pipe2", always(" · ")),
     ("ndash, endash, –, en dash", always("–")),
     ("mdash, emdash, —, em dash", always("—")),
-    ("snd, spnd, sndash, spaced ndash, spaced en dash, dash", always(" – ")),
+    ("snd, spnd, sndash, spaced ndash, spaced en dash, dash, snds", always(" – ")),
     ("mdashb, smd, spaced mdash", always(" — ")),
     ("!, pipe", always("|")),
     ("=", always("=")),
@@ -248,22 +156,18 @@ _SHARED = _table(
     ("url, oldstyledate, oldstyle date", first),
     ("ad, ce year", around("AD ")),
     ("bc, bce", around("", " BC")),
-    ("uss, ship, hms, hmas, ss, rms, sms", lambda a: _ship(a)),
+    ("ship", joined(" ")),
 )
 
-_SHIPS = "uss hms hmas hmcs ss rms sms hmnzs mv ms ins jds usns uscgc".split()
-
-
-def _ship(a: Arguments) -> str:
-    return " ".join(part for part in a.places[:2] if part)
-
-
-_SHARED |= {name: (lambda a, prefix=name.upper(): f"{prefix} {a.get(1)}".strip()) for name in _SHIPS}
+_SHIPS = ("uss", "hms", "hmas", "hmcs", "ss", "rms", "sms", "hmnzs", "mv", "ms", "ins", "usns", "uscgc")
+_SHARED |= {name: after_word(name.upper()) for name in _SHIPS}
 _SHARED["commas"] = _SHARED["separated entries"] = joined(", ")
 
 _OWN: dict[str, dict[str, Text]] = {
     "bg": _table(("цитат", quotation), ("lang-bg, нобр, мали", first), ("рз", first)),
-    "ca": _table(("citació, cita", quotation), ("versaleta, petit, format ref", first), ("segle", around("segle "))),
+    "ca": _table(
+        ("citació, cita", quotation), ("versaleta, petit, format ref", first), ("segle", around("segle "))
+    ),
     "cs": _table(
         ("citát, citace bloku", quotation),
         ("cizojazyčně, vjazyce2, cj", second),
@@ -275,7 +179,10 @@ _OWN: dict[str, dict[str, Text]] = {
         ("zitat, zitat-it, zitat-en, zitat-fr, zitat-la", quotation),
         ('"', around("„", "“")),
         ("§", lambda a: " ".join(["§", *(p for p in a.places if p)])),
-        ("ens, frs, las, its, ess, rus, rus2, grcs, els, pls, css, nls, pts, sqs, jas, hes, ars, ukrs", first),
+        (
+            "ens, frs, las, its, ess, rus, rus2, grcs, els, pls, css, nls, pts, sqs, jas, hes, ars, ukrs",
+            first,
+        ),
         ("larger, kapitälchen, farbe, anführung, japanisch", first),
         ("flagge, zahl, formatzahl", first),
         ("dat, datum", joined(". ")),
@@ -290,15 +197,17 @@ _OWN: dict[str, dict[str, Text]] = {
     "fr": _table(
         ("citation bloc, début citation", quotation),
         ("citation, guil, «, citation étrangère", around("« ", " »")),
-        ("s, s-, siècle, sp", lambda a: _french_century(a, " siècle")),
-        ("s2, s2-, sap, -s", lambda a: _french_century(a, " siècle")),
+        ("s, s-, siècle, sp, s2, s2-, sap, -s", century("siècle")),
         ("date, date-, date de naissance, date de décès", joined(" ")),
         ("nombre, nb, unité/2, tunité, num", joined(" ")),
         ("heure", joined(" h ")),
         ("incise", around("– ", " –")),
-        ("petit, nobr romain, romain, abréviation discrète, abd, abréviation, abrd, pc, petites capitales", first),
-        ("1er, 1er", always("1er")),
-        ("1re, 1re", always("1re")),
+        (
+            "petit, nobr romain, romain, abréviation discrète, abd, abréviation, abrd, pc, petites capitales",
+            first,
+        ),
+        ("1er", always("1er")),
+        ("1re", always("1re")),
         ("e, ème, exp", lambda a: a.get(1) or "e"),
         ("lien, lien rouge", lambda a: a.names.get("texte") or a.get(3) or a.names.get("fr") or a.get(1)),
         ("av jc, av j-c, avjc, -c", always("av. J.-C.")),
@@ -317,7 +226,9 @@ _OWN: dict[str, dict[str, Text]] = {
         ("m, m., unità di misura, dim", measure),
         ("maiuscoletto, piccolo, fontsize, abbr", first),
     ),
-    "nl": _table(("citaat, cquote, citaatkader", quotation), ("klein, nwr, vertaal, afk", first), ("formatnum", first)),
+    "nl": _table(
+        ("citaat, cquote, citaatkader", quotation), ("klein, nwr, vertaal, afk", first), ("formatnum", first)
+    ),
     "pl": _table(
         ("cytat, cytat d, cytat2", quotation),
         ("j, jęz, w języku, małe, kapitaliki, nowrap", first),
@@ -332,10 +243,15 @@ _OWN: dict[str, dict[str, Text]] = {
         ("ac", around("", " a.C.")),
         ("pequeno, versalete", first),
     ),
-    "ro": _table(("citat, citat bloc", quotation), ("ill, iwiki", link_elsewhere), ("mic, dec, dt", joined(" "))),
+    "ro": _table(
+        ("citat, citat bloc", quotation), ("ill, iwiki", link_elsewhere), ("mic, dec, dt", joined(" "))
+    ),
     "ru": _table(
         ("цитата, врезка цитата, quote box", quotation),
-        ("не переведено, не переведено 2, не переведено 3, не переведено 4, не переведено 5", second_or_first),
+        (
+            "не переведено, не переведено 2, не переведено 3, не переведено 4, не переведено 5",
+            second_or_first,
+        ),
         ("нп, нп2, нп3, нп4, нп5, нп5+", second_or_first),
         ("число, num, s, nobr, comment, фон, sfr, langi, lang-ru2, цвет", first),
         ("lang-ru, lang-be, lang-uk, lang-bg, lang-sr", first),
@@ -360,7 +276,3 @@ _OWN: dict[str, dict[str, Text]] = {
         ("прапорець, прапор країни", first),
     ),
 }
-
-
-def _french_century(a: Arguments, word: str) -> str:
-    return f"{a.get(1)}{a.get(2) or 'e'}{word}" if a.get(1) else ""
