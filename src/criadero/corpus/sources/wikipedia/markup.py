@@ -94,7 +94,12 @@ def without_elements(text: str) -> str:
 def contents_of(text: str, name: str) -> list[str]:
     """Return what the elements of one name hold, in order."""
     found: list[str] = []
-    _replace_elements(text, _element((name,)), lambda *parts: found.append(parts[2]) or "")
+
+    def keep(_name: str, _attributes: str, content: str) -> str:
+        found.append(content)
+        return ""
+
+    _replace_elements(text, _element((name,)), keep)
     return found
 
 

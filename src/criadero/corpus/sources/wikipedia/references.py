@@ -1,6 +1,7 @@
 """Addresses that Wikipedia cites: what stands in `<ref>` elements, in whatever form.
 
-Entry point: `reference_urls`. Pages cited are the positive examples of CCNet's quality classifier (LLaMA 2.1).
+Entry point: `reference_urls`. Pages cited are the positive examples of the quality classifier for
+CommonCrawl (LLaMA 2.1).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from criadero.corpus.sources.wikipedia.markup import contents_of, without_commen
 from criadero.corpus.sources.wikipedia.pages import parse_page
 
 _URL = re.compile(r"(?:https?:|(?<![:/\w]))//[^\s<>\"\[\]{}|]+\.[^\s<>\"\[\]{}|]+", re.IGNORECASE)
+MAX_URL_CHARACTERS = 2048
 _NOWIKI = re.compile(r"<nowiki\s*/>", re.IGNORECASE)
 
 
@@ -43,6 +45,8 @@ def reference_urls(source: Path | str) -> Iterator[str]:
 def _trimmed(url: str) -> str:
     """Cut what belongs to the sentence: an entity that ends the address, final points, a closing bracket."""
     url = re.split(r"[\s<>\"]|''", html.unescape(url), maxsplit=1)[0]
+    if len(url) > MAX_URL_CHARACTERS:
+        return ""
     shorter = url.rstrip(".,;:!?'")
     while shorter.endswith(")") and shorter.count(")") > shorter.count("("):
         shorter = shorter[:-1].rstrip(".,;:!?'")
