@@ -134,5 +134,5 @@ def test_two_includes_cannot_both_define_a_source(tmp_path: Path) -> None:
     for name in ("one", "two"):
         write(tmp_path / f"{name}.toml", '[sources.same]\nkind = "text"\ninputs = ["a"]')
     path = write(tmp_path / "all.toml", 'include = ["one.toml", "two.toml"]')
-    with pytest.raises(ConfigError, match="`same` is a source of `two.toml` and of an earlier include"):
+    with pytest.raises(ConfigError, match=r"`same` is a source of `two\.toml` and of an earlier include"):
         load_recipe(path)

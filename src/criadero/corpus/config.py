@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from types import new_class
@@ -42,6 +42,8 @@ KINDS = {
     "text": ("criadero.corpus.sources.plain", "TextConfig"),
     "wikipedia": ("criadero.corpus.sources.wikipedia.recipe", "WikipediaConfig"),
 }
+# kinds whose models are made from other sources -> module with `needs` and `prepare`
+PREPARED = {"commoncrawl": "criadero.corpus.sources.commoncrawl.prepare"}
 _MAX_INCLUDES = 100
 
 
@@ -157,6 +159,11 @@ def recipe_module(kind: str) -> Any:
         return importlib.import_module(KINDS[kind][0])
 
 
+def prepare_module(kind: str) -> Any:
+    """Import and return the module that makes models of a kind from finished sources, if there is one."""
+    return importlib.import_module(PREPARED[kind]) if kind in PREPARED else None
+
+
 def _own_model(kind: str) -> type[Config]:
     model: type[Config] = getattr(recipe_module(kind), KINDS[kind][1])
     return model
@@ -245,16 +252,3 @@ def _holds_paths(annotation: Any) -> bool:
 
 def _anchored(value: Any, folder: Path) -> Any:
     return str(folder / value) if isinstance(value, str) and "://" not in value else value
-
-
-def paths_in(config: Config) -> Sequence[Path]:
-    """Return every path among the settings of a config, nested ones included."""
-    found: list[Path] = []
-    for name in type(config).model_fields:
-        value = getattr(config, name)
-        for part in value if isinstance(value, tuple) else (value,):
-            if isinstance(part, Path):
-                found.append(part)
-            elif isinstance(part, Config):
-                found += paths_in(part)
-    return found

@@ -14,6 +14,8 @@ from criadero.corpus.funnel import LEDGER_FOLDER, ledger_files, query_files
 from criadero.corpus.ledger import LedgerRow
 from criadero.errors import DataError
 
+# Reasons the engine gives to what it sets aside: it killed or stopped workers, a stage or the reader raised.
+FAILED = ("quarantined", "error", "reader_died")
 DOCUMENTS_FOLDER = "documents"
 
 
@@ -40,6 +42,8 @@ class Story:
         if self.kept_in is not None:
             return f"kept in {self.kept_in}"
         last = self.rows[-1]
+        if last.reason in FAILED:
+            return f"set aside, because stage `{last.stage}` failed on it: {last.reason}"
         if last.outcome in {"dropped", "bad"}:
             return f"{'not read' if last.outcome == 'bad' else 'dropped'}: {last.reason}"
         return "no longer in the corpus"

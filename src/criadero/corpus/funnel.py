@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ def source_funnel(out: Path, source: str) -> SourceFunnel:
     """
     counts = _count(ledger_files(out, source))
     stages = [_stage(rows) for rows in _by_stage(counts)]
-    for before, after in zip(stages, stages[1:], strict=False):
+    for before, after in pairwise(stages):
         if before.documents_out != after.documents_in:
             raise DataError(
                 f"the ledger of `{source}` does not add up: stage `{before.name}` let "

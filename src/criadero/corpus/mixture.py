@@ -7,6 +7,7 @@ the training tokens, epochs, size on disk. Entry points: `measure` for one sourc
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -15,6 +16,7 @@ from typing import Any, Literal
 
 from pydantic import Field, PositiveInt
 
+from criadero import files
 from criadero.config import Config
 from criadero.corpus.extra import require_extra
 from criadero.corpus.sources import text
@@ -146,7 +148,7 @@ def mix(sizes: Sequence[SourceSize], config: MixtureConfig) -> Mixture:
 
 
 def _tokens(size: SourceSize, config: MixtureConfig) -> int:
-    return size.tokens if size.tokens is not None else round(size.text_bytes / config.bytes_per_token)
+    return size.tokens if size.tokens is not None else math.ceil(size.text_bytes / config.bytes_per_token)
 
 
 def _refuse_repetition(rows: Sequence[MixtureRow], budget: int, max_epochs: float | None) -> None:
@@ -169,6 +171,20 @@ def mixture_values(mixture: Mixture) -> dict[str, Any]:
         "token_count": mixture.token_count,
         "sources": [asdict(row) for row in mixture.rows],
     }
+
+
+def read_mixture(path: Path) -> Mixture:
+    """Return the table that `mixture_values` made.
+
+    Raises:
+        DataError: the file is missing or not such a table.
+    """
+    values = files.read_json(path)
+    try:
+        rows = tuple(MixtureRow(**row) for row in values["sources"])
+        return Mixture(rows, values["tokens"], values["token_count"])
+    except (KeyError, TypeError) as problem:
+        raise DataError(f"`{path}` is no mixture: {problem}") from None
 
 
 def data_sources(mixture: Mixture, shards: Path) -> str:

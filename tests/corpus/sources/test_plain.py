@@ -95,7 +95,7 @@ def test_ids_of_records_are_kept_or_replaced_by_their_place(tmp_path) -> None:
 
 
 def test_nothing_to_read_is_an_error_before_the_start(tmp_path) -> None:
-    with pytest.raises(DataError, match="no text to read"):
+    with pytest.raises(DataError, match="nothing to read"):
         read_stage(tmp_path)
 
 

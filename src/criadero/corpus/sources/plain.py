@@ -7,7 +7,6 @@ task. Nothing is cleaned: what came as text leaves as it came.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -15,9 +14,10 @@ from typing import Literal
 from criadero.config import Config
 from criadero.corpus.document import BadRecord, Document
 from criadero.corpus.engine.stage import Read, Reader, Recipe, Split
+from criadero.corpus.sources.inputs import InputFile, input_files
 from criadero.corpus.sources.parquet import read_parquet, row_groups
 from criadero.corpus.sources.records import Place, open_bytes, read_jsonl
-from criadero.corpus.sources.text import TextFile, read_file, text_files
+from criadero.corpus.sources.text import SUFFIXES, read_file
 
 # Work of some seconds for one task, and little to do again when it is lost.
 SPLIT_BYTES = 1 << 26
@@ -44,7 +44,7 @@ def stages(config: TextConfig, *, source: str, inputs: Sequence[Path | str]) -> 
     Raises:
         DataError: an input is missing, or has nothing to read.
     """
-    splits = [split for file in _named([Path(path) for path in inputs]) for split in _splits(file)]
+    splits = [split for file in input_files(inputs, SUFFIXES) for split in _splits(file)]
     settings = {"source": source, "keep_ids": config.ids == "record"}
     return (Read(splits=tuple(splits), make=make_reader, settings=settings),)
 
@@ -67,14 +67,7 @@ def make_reader(*, source: str, keep_ids: bool) -> Reader:
     return read
 
 
-def _named(inputs: Sequence[Path]) -> list[TextFile]:
-    """Return every file once, called by its path below the folder that all inputs share."""
-    shared = os.path.commonpath([path.absolute().parent for path in inputs]) if inputs else ""
-    found = {file.path.absolute() for path in inputs for file in text_files(path)}
-    return [TextFile(path, path.relative_to(shared).as_posix()) for path in sorted(found)]
-
-
-def _splits(file: TextFile) -> Iterator[Split]:
+def _splits(file: InputFile) -> Iterator[Split]:
     for start, stop in _ranges(file.path):
         whole = start == 0 and stop is None
         yield Split(

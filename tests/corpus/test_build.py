@@ -1,0 +1,221 @@
+"""A corpus from start to end: what is there afterwards, what a second run does, what is refused at once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from criadero.corpus.build import CorpusResult, build, plan
+from criadero.corpus.config import CorpusConfig, validate_recipe
+from criadero.corpus.engine.executor import Inline
+from criadero.corpus.manifest import read_manifest
+from criadero.corpus.sources import text
+from criadero.errors import ConfigError, DataError, RunError, StoppedEarly
+from criadero.files import sha256_file
+from criadero.runs import RunLock
+
+WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "and", "runs", "away", "again"]
+
+
+def sentence(seed: int, count: int = 40) -> str:
+    return " ".join(
+        WORDS[(seed * 7 + n * (seed % 5 + 1)) % len(WORDS)] + str(seed * n % 97) for n in range(count)
+    )
+
+
+def write_jsonl(path: Path, *texts: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(
+        "".join(json.dumps({"id": f"{path.stem}-{n}", "text": t}) + "\n" for n, t in enumerate(texts))
+    )
+    return path
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    raw = tmp_path / "raw"
+    write_jsonl(raw / "a.jsonl", *(sentence(n) for n in range(10)), sentence(3))
+    with (raw / "a.jsonl").open("a") as stream:
+        stream.write("broken\n")
+    write_jsonl(raw / "b.jsonl", *(sentence(n) for n in range(20, 24)))
+    return raw
+
+
+def recipe(raw: Path, **more: object) -> CorpusConfig:
+    values = {
+        "sources": {
+            "first": {
+                "kind": "text",
+                "inputs": [str(raw / "a*.jsonl")],
+                "near_duplicates": {},
+                "licence": "MIT",
+            },
+            "second": {"kind": "text", "inputs": [str(raw / "b.jsonl")]},
+        },
+        "mixture": {"weights": {"first": 3, "second": 1}, "max_epochs": 4},
+        **more,
+    }
+    return validate_recipe(values, where="the test")
+
+
+def run(config: CorpusConfig, out: Path, **options: object) -> CorpusResult:
+    return build(config, out, executor=Inline(), **options)
+
+
+def content(out: Path) -> dict[str, str]:
+    """The hash of every file a corpus consists of."""
+    found = [f for f in out.rglob("*") if f.is_file() and f.name not in {"journal.jsonl", "run.lock"}]
+    return {str(f.relative_to(out)): sha256_file(f) for f in found}
+
+
+def test_what_came_in_is_what_came_out_and_what_was_dropped(raw: Path, tmp_path: Path) -> None:
+    result = run(recipe(raw), tmp_path / "out")
+    first, second = result.funnels
+    assert (first.source, first.documents_in, first.documents_out) == ("first", 12, 10)
+    assert sum(first.dropped.values()) == 2
+    assert first.dropped["not_json"] == 1
+    assert (second.documents_in, second.documents_out, second.dropped) == (4, 4, {})
+    kept = list(text.read(tmp_path / "out/documents/first"))
+    assert [document.text for document in kept] == [sentence(n) for n in range(10)]
+    assert {document.source for document in kept} == {"first"}
+    manifest = read_manifest(tmp_path / "out")
+    assert manifest == result.manifest
+    assert manifest.sources["first"].text_bytes == sum(len(sentence(n)) for n in range(10))
+
+
+def test_the_manifest_names_every_file_with_its_hash(raw: Path, tmp_path: Path) -> None:
+    manifest = run(recipe(raw), tmp_path / "out").manifest
+    parts = [p for s in manifest.sources.values() for p in (*s.documents_parts, *s.ledger_parts)]
+    for part in (*parts, *manifest.others):
+        assert sha256_file(tmp_path / "out" / part.name) == part.sha256
+    inputs = [file for source in manifest.sources.values() for file in source.inputs]
+    assert {file.name: file.sha256 for file in inputs} == {str(f): sha256_file(f) for f in raw.iterdir()}
+    assert {part.name for part in manifest.others} == {"mixture.json", "card.md"}
+
+
+def test_a_finished_corpus_is_left_alone_and_says_so(raw: Path, tmp_path: Path) -> None:
+    assert not run(recipe(raw), tmp_path / "out").was_finished
+    before = {f: f.stat().st_mtime_ns for f in (tmp_path / "out").rglob("*.parquet")}
+    again = run(recipe(raw, engine={"memory_bytes": 1 << 29}), tmp_path / "out")
+    assert again.was_finished
+    assert {f: f.stat().st_mtime_ns for f in (tmp_path / "out").rglob("*.parquet")} == before
+
+
+def test_a_changed_recipe_does_again_only_what_it_changes(raw: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(recipe(raw), out)
+    before = {f.name: f.stat().st_mtime_ns for f in (out / "documents/first").iterdir()}
+    result = run(recipe(raw, mixture={"weights": {"first": 1, "second": 1}}), out)
+    assert not result.was_finished
+    assert [row.share for row in result.mixture.rows] == [0.5, 0.5]
+    assert {f.name: f.stat().st_mtime_ns for f in (out / "documents/first").iterdir()} == before
+    write_jsonl(raw / "b.jsonl", sentence(50))
+    assert [funnel.documents_in for funnel in run(recipe(raw), out).funnels] == [12, 1]
+    assert {f.name: f.stat().st_mtime_ns for f in (out / "documents/first").iterdir()} == before
+
+
+def test_a_changed_corpus_equals_a_fresh_one(raw: Path, tmp_path: Path) -> None:
+    alone = {"first": {"kind": "text", "inputs": [str(raw / "b.jsonl")]}}
+    run(recipe(raw), tmp_path / "changed")
+    run(recipe(raw, sources=alone, mixture={}), tmp_path / "changed")
+    run(recipe(raw, sources=alone, mixture={}), tmp_path / "fresh")
+    assert content(tmp_path / "changed") == content(tmp_path / "fresh")
+
+
+def test_a_missing_part_is_noticed_and_made_again(raw: Path, tmp_path: Path) -> None:
+    run(recipe(raw), tmp_path / "out")
+    before = content(tmp_path / "out")
+    next((tmp_path / "out/documents/first").glob("*.parquet")).unlink()
+    assert not run(recipe(raw), tmp_path / "out").was_finished
+    assert content(tmp_path / "out") == before
+
+
+def test_a_stopped_build_goes_on_to_the_same_bytes(raw: Path, tmp_path: Path) -> None:
+    run(recipe(raw), tmp_path / "whole")
+    stopped = 0
+    for patience in range(200):
+        asked = iter(range(patience))
+        try:
+            run(recipe(raw), tmp_path / "cut", stop=lambda asked=asked: next(asked, None) is None)
+            break
+        except StoppedEarly:
+            stopped += 1
+            assert not (tmp_path / "cut/manifest.json").exists()
+    assert stopped
+    assert content(tmp_path / "cut") == content(tmp_path / "whole")
+
+
+def test_everything_that_is_missing_is_named_before_any_work(tmp_path: Path, raw: Path) -> None:
+    sources = {
+        "one": {"kind": "text", "inputs": [str(raw / "none*.jsonl"), str(tmp_path / "absent")]},
+        "two": {"kind": "text", "inputs": [str(raw / "b.jsonl"), str(raw / "gone")]},
+    }
+    config = recipe(raw, sources=sources, mixture={}, decontaminate={"benchmarks": str(tmp_path / "sets")})
+    with pytest.raises(DataError) as caught:
+        run(config, tmp_path / "out")
+    for missing in ("none*.jsonl", "absent", "gone", "sets"):
+        assert missing in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_ids_that_are_not_unique_are_refused_with_a_way_out(tmp_path: Path, raw: Path) -> None:
+    (raw / "twice.jsonl").write_text('{"id": "x", "text": "a"}\n{"id": "x", "text": "b"}\n')
+    sources = {"one": {"kind": "text", "inputs": [str(raw / "twice.jsonl")]}}
+    with pytest.raises(DataError, match=r"several documents with the id 'x'[\s\S]*ids = \"place\""):
+        run(recipe(raw, sources=sources, mixture={}), tmp_path / "out")
+    sources["one"]["ids"] = "place"
+    assert run(recipe(raw, sources=sources, mixture={}), tmp_path / "out").funnels[0].documents_out == 2
+
+
+def test_two_builds_do_not_write_to_one_folder(raw: Path, tmp_path: Path) -> None:
+    (tmp_path / "out/work").mkdir(parents=True)
+    other = RunLock(tmp_path / "out/work")
+    other.acquire()
+    with pytest.raises(RunError, match="is being written by"):
+        run(recipe(raw), tmp_path / "out")
+    other.release()
+
+
+class Prepared:
+    """Stands for the module of a kind whose model is made from another source."""
+
+    def __init__(self, needed: tuple[str, ...], seen: list[Path] | None = None) -> None:
+        self.needed, self.seen = needed, [] if seen is None else seen
+
+    def needs(self, settings: object) -> tuple[str, ...]:
+        return self.needed
+
+    def prepare(self, settings: object, *, finished: dict[str, Path], folder: Path) -> object:
+        self.seen += [*finished.values(), folder]
+        assert all(list(path.glob("*.parquet")) for path in finished.values())
+        return settings
+
+
+@pytest.fixture
+def needing(monkeypatch: pytest.MonkeyPatch) -> Callable[[object], None]:
+    def replace(by_needs: object) -> None:
+        monkeypatch.setattr("criadero.corpus.build._needs", by_needs)
+
+    return replace
+
+
+def test_a_source_that_needs_another_runs_after_it(raw: Path, tmp_path: Path, monkeypatch, needing) -> None:
+    seen: list[Path] = []
+    needing(lambda config, name: ("second",) if name == "first" else ())
+    monkeypatch.setattr("criadero.corpus.build.prepare_module", lambda kind: Prepared(("second",), seen))
+    assert [(p.source, p.recipe is None) for p in plan(recipe(raw))] == [("second", False), ("first", True)]
+    result = run(recipe(raw), tmp_path / "out")
+    assert [funnel.source for funnel in result.funnels] == ["first", "second"]
+    assert seen == [tmp_path / "out/documents/second", tmp_path / "out/models/first"]
+
+
+def test_needs_that_cannot_be_met_are_refused(raw: Path, tmp_path: Path, needing) -> None:
+    needing(lambda config, name: ("wikipedia",))
+    with pytest.raises(ConfigError, match="needs the source `wikipedia`"):
+        plan(recipe(raw))
+    needing(lambda config, name: ("second",) if name == "first" else ("first",))
+    with pytest.raises(ConfigError, match="in a circle"):
+        plan(recipe(raw))
