@@ -56,6 +56,15 @@ def terminal_columns() -> int | None:
         return None
 
 
+def format_seconds(seconds: float) -> str:
+    """Return a duration for people: `3 d 04 h`, `2 h 05 min`, `4 min 10 s`, `12 s`."""
+    whole = round(seconds)
+    for large, small, name, part in ((86400, 3600, "d", "h"), (3600, 60, "h", "min"), (60, 1, "min", "s")):
+        if whole >= large:
+            return f"{whole // large} {name} {whole % large // small:02d} {part}"
+    return f"{whole} s"
+
+
 class _LogHandler(logging.StreamHandler[TextIO]):
     def emit(self, record: logging.LogRecord) -> None:
         live_line.end()

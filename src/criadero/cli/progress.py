@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from torch import nn
 
-from criadero.cli.output import live_line, terminal_columns
+from criadero.cli.output import format_seconds, live_line, terminal_columns
 from criadero.train.config import RunConfig
 from criadero.train.state import TrainState
 
@@ -74,12 +74,3 @@ def describe_step(
             parts.pop(least, None)
     line = "  ".join(parts.values())
     return line if columns is None else line[: columns - 1]
-
-
-def format_seconds(seconds: float) -> str:
-    """Return a duration for people: `3 d 04 h`, `2 h 05 min`, `4 min 10 s`, `12 s`."""
-    whole = round(seconds)
-    for large, small, name, part in ((86400, 3600, "d", "h"), (3600, 60, "h", "min"), (60, 1, "min", "s")):
-        if whole >= large:
-            return f"{whole // large} {name} {whole % large // small:02d} {part}"
-    return f"{whole} s"
