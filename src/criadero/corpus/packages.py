@@ -54,7 +54,7 @@ class Package:
         sha256: of the archive, hexadecimal.
         licence: what the package says of itself, SPDX where it can be.
         backend: for a source archive of pip's, the module of its build backend.
-        platform: for a wheel of one platform, its tag and Python version: `manylinux_2_28_x86_64 311`.
+        platform: where a version has several wheels, tag and Python version: `manylinux_2_28_x86_64 311`.
     """
 
     client: Literal["pip", "npm", "apt"]
