@@ -248,7 +248,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         old, new = urlsplit(req.full_url), urlsplit(newurl)
-        if new.scheme != "https" and new.scheme != old.scheme:
+        if new.scheme not in ("https", old.scheme):
             raise DataError(f"{req.full_url} redirects to {newurl}, which is not https")
         if new.hostname != old.hostname and not _is_public(new.hostname or ""):
             raise DataError(f"{req.full_url} redirects to {newurl}, which is a private address")
