@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import mmap
+import os
 import struct
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -54,7 +55,8 @@ class Cursor:
     def __init__(self, path: Path, *, beat: Callable[[], None] | None = None) -> None:
         self.beat = beat
         with path.open("wb+") as stream:
-            stream.truncate(_SIZE_BYTES)
+            # On a full disk the first write to a hole in a mapped file would kill the process.
+            os.posix_fallocate(stream.fileno(), 0, _SIZE_BYTES)
             self._map = mmap.mmap(stream.fileno(), _SIZE_BYTES)
         self.place = memoryview(self._map)[:8].cast("Q")
         self.set(0, STARTING)

@@ -27,7 +27,7 @@ SCHEMA = pa.schema(
 _GROUP_BYTES = 8 << 20
 _GROUP_DOCUMENTS = 8192
 # Between segments speed counts, in the corpus size.
-INTERMEDIATE, FINAL = 1, 3
+INTERMEDIATE, FINAL = 1, 2
 
 
 class DocumentWriter:

@@ -64,6 +64,7 @@ class Inline:
 
     def __init__(self) -> None:
         self._waiting: list[Task] = []
+        self._killed: list[Task] = []
 
     def submit(self, task: Task) -> None:
         """Keep a task until `ended` is called."""
@@ -72,8 +73,9 @@ class Inline:
     def ended(self, tick: Callable[[], None]) -> list[Ended]:
         """Run the oldest task."""
         tick()
-        if not self._waiting:
-            return []
+        if self._killed or not self._waiting:
+            killed, self._killed = self._killed, []
+            return [Ended(task) for task in killed]
         task = self._waiting.pop(0)
         try:
             return [Ended(task, done=perform(task, beat=tick))]
@@ -84,5 +86,7 @@ class Inline:
                 forget()
 
     def kill(self, task: Task) -> None:
-        """Forget a task that waits."""
-        self._waiting = [other for other in self._waiting if other is not task]
+        """Do not run a task that waits."""
+        if task in self._waiting:
+            self._waiting.remove(task)
+            self._killed.append(task)

@@ -1,7 +1,8 @@
 """The loop over the documents of one split: every stage of a segment on each, with a ledger row each.
 
 Entry point: `Flow.run`. What goes wrong inside a stage costs the document it happened in: it is set aside
-with the reason `error`. Documents that killed or stopped a worker before are named beforehand and not tried again.
+with the reason `error`. Documents that killed or blocked a worker before are named beforehand and not
+tried again.
 """
 
 from __future__ import annotations

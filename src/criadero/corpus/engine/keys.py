@@ -30,18 +30,30 @@ def code_version() -> str:
     return files.sha256_bytes("\n".join(lines).encode())
 
 
-def map_key(
-    segment: Segment, split: Split, *, hashes: Mapping[str, str], upstream: Sequence[str] = ()
-) -> str:
-    """Return the key of the task that runs a split through a segment.
+def map_keys(
+    segment: Segment,
+    splits: Sequence[Split],
+    *,
+    hashes: Mapping[str, str],
+    upstream: Sequence[Sequence[str]],
+) -> list[str]:
+    """Return the keys of the tasks that run the splits through a segment.
 
     Args:
         segment: the stages.
-        split: the split.
+        splits: the splits.
         hashes: sha256 of the raw input and of the files of stages, by path.
-        upstream: keys of the exchange and of the map task before.
+        upstream: for each split the keys of the exchange and of the map task before.
     """
-    identity = {
+    stages = [_stage_identity(stage, hashes) for stage in segment.parts]
+    return [
+        _sha256([segment.source, segment.number, stages, _split_identity(split, hashes), list(before)])
+        for split, before in zip(splits, upstream, strict=True)
+    ]
+
+
+def _split_identity(split: Split, hashes: Mapping[str, str]) -> dict[str, Any]:
+    return {
         "name": split.name,
         "path": split.path,
         "start": split.start,
@@ -49,8 +61,6 @@ def map_key(
         "parts": dict(split.parts),
         "sha256": hashes[split.path],
     }
-    stages = [_stage_identity(stage, hashes) for stage in segment.parts]
-    return _sha256([segment.source, segment.number, stages, identity, list(upstream)])
 
 
 def exchange_key(segment: Segment, maps: Sequence[str], *, hashes: Mapping[str, str]) -> str:
@@ -71,7 +81,7 @@ def _stage_identity(stage: Stage, hashes: Mapping[str, str]) -> dict[str, Any]:
             f"`{stage.name}` is made by `{make.__qualname__}`, which other processes cannot import",
             hint="make it a function at the top of a module",
         )
-    identity = {
+    identity: dict[str, Any] = {
         "name": stage.name,
         "make": f"{make.__module__}.{make.__qualname__}",
         "code": _code_of(make),

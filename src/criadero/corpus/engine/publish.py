@@ -27,8 +27,9 @@ def publish(folder: Path, parts: Iterable[tuple[Path, str]], manifest: dict[str,
         parts: a file and the name it gets.
         manifest: written beside them.
     """
-    _replaceable(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
+    files.remove_leftovers(folder.parent)
+    _take_away(folder)
     with files.atomic_folder(folder) as aside:
         for path, name in parts:
             _link(path, aside / name)
@@ -36,11 +37,10 @@ def publish(folder: Path, parts: Iterable[tuple[Path, str]], manifest: dict[str,
             files.write_json(aside / MANIFEST, manifest)
 
 
-def _replaceable(folder: Path) -> None:
+def _take_away(folder: Path) -> None:
     """Take an older result away in one step, so that no half of it can be met."""
     if folder.exists():
-        old = files.temporary_path(folder.with_name(f"{folder.name}.tmp-old"))
-        shutil.rmtree(old, ignore_errors=True)
+        old = files.temporary_path(folder.with_name(f"{folder.name}.old"))
         folder.rename(old)
         shutil.rmtree(old, ignore_errors=True)
 

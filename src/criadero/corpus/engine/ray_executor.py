@@ -10,6 +10,7 @@ import logging
 import resource
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -38,14 +39,14 @@ class RayExecutor:
     path. Nodes of a cluster run each other's code: let it listen on a trusted network only.
     """
 
-    def __init__(self, workers: int, *, address: str | None = None) -> None:
+    def __init__(self, workers: int | None = None, *, address: str | None = None) -> None:
         """Begin without a Ray.
 
         Args:
-            workers: tasks at a time.
+            workers: tasks at a time; default one for each processor that Ray has.
             address: of a running cluster, such as `10.0.0.1:6379`; default a Ray of our own.
         """
-        self.workers = workers
+        self._workers = workers
         self._address = address
         self._stack = ExitStack()
         self._remote: Any = None
@@ -59,13 +60,26 @@ class RayExecutor:
         self._running.clear()
         self._stack.close()
 
-    def submit(self, task: Task) -> None:
-        """Hand a task to Ray."""
+    @property
+    def workers(self) -> int:
+        """How many tasks run at a time."""
+        if self._workers is None:
+            self._start()
+            import ray
+
+            self._workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
+        return self._workers
+
+    def _start(self) -> None:
         import ray
 
         if self._remote is None:
-            self._stack.enter_context(_session(self.workers, self._address))
+            self._stack.enter_context(_session(self._workers, self._address))
             self._remote = ray.remote(num_cpus=1, max_retries=0)(_perform_limited)
+
+    def submit(self, task: Task) -> None:
+        """Hand a task to Ray."""
+        self._start()
         self._running[self._remote.remote(task)] = task
 
     def ended(self, tick: Callable[[], None]) -> list[Ended]:
@@ -90,6 +104,8 @@ class RayExecutor:
             ray.exceptions.LocalRayletDiedError,
         ):
             return Ended(task, lost=True)
+        except ray.exceptions.RayTaskError as problem:
+            return Ended(task, error=problem)
         except ray.exceptions.RayError as problem:
             logger.debug("a worker died in %s: %s", task.label, problem)
             return Ended(task)
@@ -118,7 +134,7 @@ def _limit_memory(memory_bytes: int) -> None:
     """Bound what this process may allocate beyond what Python and Ray need, once.
 
     RLIMIT_DATA counts private writable memory: models that are mapped read-only are free, what a runaway
-    document builds up is not. Python then raises MemoryError in the document; C++ libraries abort the process.
+    document builds up is not. Python then raises MemoryError in the document; libraries abort the process.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if soft == resource.RLIM_INFINITY:
@@ -136,7 +152,7 @@ def _data_bytes() -> int:
 
 
 @contextmanager
-def _session(workers: int, address: str | None) -> Iterator[None]:
+def _session(workers: int | None, address: str | None) -> Iterator[None]:
     """Connect to Ray and leave signals, logging and files as they were."""
     import ray
 
@@ -151,7 +167,12 @@ def _session(workers: int, address: str | None) -> Iterator[None]:
             if address is None:
                 _start_local(stack, workers)
             else:
-                ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
+                ray.init(
+                    address=address,
+                    log_to_driver=False,
+                    logging_level=logging.CRITICAL,
+                    job_config=_job_config(),
+                )
                 stack.callback(ray.shutdown)
             if main:
                 signal.signal(signal.SIGTERM, on_term)
@@ -161,7 +182,7 @@ def _session(workers: int, address: str | None) -> Iterator[None]:
             log.handlers = handlers
 
 
-def _start_local(stack: ExitStack, workers: int) -> None:
+def _start_local(stack: ExitStack, workers: int | None) -> None:
     """Start a Ray that only this machine can reach.
 
     Raises:
@@ -185,6 +206,7 @@ def _start_local(stack: ExitStack, workers: int) -> None:
         object_store_memory=_OBJECT_STORE_BYTES,
         log_to_driver=False,
         logging_level=logging.CRITICAL,
+        job_config=_job_config(),
         _temp_dir=folder,
     )
     stack.callback(ray.shutdown)
@@ -194,6 +216,13 @@ def _start_local(stack: ExitStack, workers: int) -> None:
             f"this version of Ray listens on {listens}, where others could reach it",
             hint="install a version of Ray that criadero was tested with",
         )
+
+
+def _job_config() -> Any:
+    """Let workers import what this process does, from the same places."""
+    import ray
+
+    return ray.job_config.JobConfig(_py_driver_sys_path=list(sys.path))
 
 
 @contextmanager

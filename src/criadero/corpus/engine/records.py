@@ -120,7 +120,7 @@ def run_name(number: int) -> str:
     return f"records-{number:05d}.parquet"
 
 
-def _joined(pieces: list[Sequence[Any]]) -> Any:
+def _joined(pieces: list[Any]) -> Any:
     if isinstance(pieces[0], np.ndarray):
         return np.concatenate(pieces)
     return list(chain.from_iterable(pieces))

@@ -185,12 +185,7 @@ class _SourceRun:
             before = (
                 [[exchange_keys[-1], key] for key in map_keys[-1]] if map_keys else [[]] * len(self.splits)
             )
-            map_keys.append(
-                [
-                    keys.map_key(segment, split, hashes=hashes, upstream=upstream)
-                    for split, upstream in zip(self.splits, before, strict=True)
-                ]
-            )
+            map_keys.append(keys.map_keys(segment, self.splits, hashes=hashes, upstream=before))
             if segment.end is not None:
                 exchange_keys.append(keys.exchange_key(segment, map_keys[-1], hashes=hashes))
         return map_keys, exchange_keys, hashes

@@ -40,7 +40,8 @@ class _Watched:
     position: Position | None = None
     since: float = 0.0
     late: str = ""
-    blames: Counter[int] = field(default_factory=Counter)
+    suspect: int = -1
+    blames: int = 0
     deaths: int = 0
 
 
@@ -68,6 +69,7 @@ class Schedule:
     set_aside: list[dict[str, Any]] = field(default_factory=list)
     _watched: dict[str, _Watched] = field(default_factory=dict)
     _shown: float = 0.0
+    _part: _Part = field(default_factory=lambda: _Part("", 0))
 
     def run(self, stage: str, tasks: Sequence[Task]) -> list[dict[str, Any]]:
         """Run tasks that do not depend on each other; return what each gave to the journal, in their order.
@@ -170,9 +172,11 @@ class Schedule:
     def _blame(self, watched: _Watched, index: int, stage: int, what: str) -> None:
         """Count a failure at a record; at the second one it is not tried again."""
         task = watched.task
-        watched.blames[index] += 1
-        logger.warning("%s: %s at record %d; trying again", task.label, what, index)
-        if watched.blames[index] < _TRIES_PER_RECORD:
+        # A document that another try got past is innocent.
+        watched.blames = watched.blames + 1 if watched.suspect == index else 1
+        watched.suspect = index
+        if watched.blames < _TRIES_PER_RECORD:
+            logger.warning("%s: %s at record %d; trying again", task.label, what, index)
             return
         guilt = Guilt(stage, f"{what}, {_TRIES_PER_RECORD} times")
         if not isinstance(task.work, MapWork) or (stage == 0 and task.work.split is None):
@@ -211,15 +215,14 @@ class Schedule:
             ended = self.executor.ended(lambda: None)
             for one in ended:
                 self._watched.pop(one.task.key, None)
-            if not ended:
-                break
         self._watched.clear()
 
     def _show(self) -> None:
         if self.progress is None:
             return
         self._shown = monotonic()
-        positions = [w.position for w in self._watched.values() if w.position is not None]
+        seen = [look(watched.task.cursor) for watched in self._watched.values()]
+        positions = [position for position in seen if position is not None]
         reasons = self.reasons.copy()
         for position in positions:
             reasons.update(position.left_out)
@@ -235,8 +238,6 @@ class _Part:
     total: int
     done: int = 0
     documents: int = 0
-    begun: float = field(default_factory=monotonic)
-    done_before: int = 0
     rate: Rate = field(default_factory=Rate)
 
     def progress(self, source: str, running: int, reasons: Counter[str]) -> Progress:

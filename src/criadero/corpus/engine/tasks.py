@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,28 +110,29 @@ def perform(task: Task, *, beat: Callable[[], None] | None = None) -> dict[str, 
     Raises:
         ResourceError: the disk is full.
     """
-    cursor = Cursor(task.cursor, beat=beat)
     shutil.rmtree(task.folder, ignore_errors=True)
-    try:
-        with _full_disk(task.folder), files.atomic_folder(task.folder) as folder:
-            result = task.function(task.work, folder, cursor)
-            cursor.at_stage(WRITING)
-            written = [
-                {"name": path.name, "size_bytes": path.stat().st_size, "sha256": files.sha256_file(path)}
-                for path in sorted(folder.iterdir())
-            ]
-    finally:
-        cursor.close()
+    with (
+        _full_disk(task.folder),
+        closing(Cursor(task.cursor, beat=beat)) as cursor,
+        files.atomic_folder(task.folder) as folder,
+    ):
+        result = task.function(task.work, folder, cursor)
+        cursor.at_stage(WRITING)
+        written = [
+            {"name": path.name, "size_bytes": path.stat().st_size, "sha256": files.sha256_file(path)}
+            for path in sorted(folder.iterdir())
+        ]
     return {"result": result, "files": written}
 
 
 @contextmanager
 def _full_disk(folder: Path) -> Iterator[None]:
-    """DuckDB's own errors say only in words that the disk is full."""
+    """Name a full disk as such, wherever it shows; DuckDB says it only in words."""
     try:
         yield
-    except duckdb.Error as problem:
-        if "No space left" not in str(problem) and "max_temp_directory_size" not in str(problem):
+    except (OSError, duckdb.Error) as problem:
+        words = str(problem)
+        if not any(sign in words for sign in ("No space left", "max_temp_directory_size", "Disk quota")):
             raise
         raise ResourceError(
             f"`{folder}` could not be written: the disk is full",
@@ -265,7 +266,8 @@ def _database(folder: Path, memory_bytes: int) -> Iterator[duckdb.DuckDBPyConnec
         "temp_directory": str(spill),
         "threads": 1,
         "preserve_insertion_order": False,
-        "enable_external_access": True,
+        "autoinstall_known_extensions": False,
+        "autoload_known_extensions": False,
     }
     with duckdb.connect(config=settings) as connection:
         yield connection
