@@ -1,0 +1,1 @@
+"""Books: Project Gutenberg texts, EPUB and JSON lines, each book once."""
