@@ -234,9 +234,9 @@ def _print_funnels(funnels: tuple[SourceFunnel, ...]) -> None:
                 (first, stage.name, f"{stage.documents_out:,}", f"{stage.characters_out:,}",
                  f"{stage.edited:,}", reasons)
             )  # fmt: skip
-        left = source.documents_out / max(1, source.documents_in)
-        total = f"{source.documents_in:,} documents came in, {100 * left:.1f}% are left"
-        rows.append(("", "", "", "", "", total))
+        documents = source.documents_out / max(1, source.documents_in)
+        characters = source.characters_out / max(1, source.characters_in)
+        rows.append(("", "share left", f"{100 * documents:.1f}%", f"{100 * characters:.1f}%", "", ""))
     header = ("source", "stage", "documents left", "characters left", "edited", "left out")
     _print_table(None, header, rows)
 
