@@ -178,8 +178,12 @@ def _strings(values: list[str]) -> pa.Array:
     try:
         return pa.array(values, pa.string())
     except (UnicodeEncodeError, pa.ArrowException):
-        spelled = [str(value).encode("utf-8", "backslashreplace").decode() for value in values]
-        return pa.array(spelled, pa.string())
+        return pa.array([spelled(value) for value in values], pa.string())
+
+
+def spelled(text: str) -> str:
+    """Return text that can be written as UTF-8; halves of surrogate pairs are spelled `\\ud800`."""
+    return str(text).encode("utf-8", "backslashreplace").decode()
 
 
 def rows(table: pa.Table) -> list[LedgerRow]:

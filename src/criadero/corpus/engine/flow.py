@@ -17,10 +17,11 @@ from criadero.corpus.engine.cursor import WRITING, Cursor
 from criadero.corpus.engine.output import SplitOutput
 from criadero.corpus.engine.records import Decisions
 from criadero.corpus.engine.stage import DocumentFunction
-from criadero.corpus.ledger import LedgerColumns
+from criadero.corpus.ledger import LedgerColumns, spelled
 from criadero.errors import DataError
 
 _PUBLISH_SECONDS = 0.5
+_BEGINS_CHARACTERS = 100
 _FLUSH_LEDGER_ROWS = 1 << 15
 
 
@@ -198,7 +199,14 @@ class Flow:
     def _leave_out(self, index: int, stage: int, document: Document, reason: str, detail: str) -> None:
         self.ledger.dropped(stage, document, Drop(reason, detail=detail))
         self.set_aside.append(
-            SetAside(index, self.stages[stage], document.id, document.text[:100], reason, detail)
+            SetAside(
+                index,
+                self.stages[stage],
+                spelled(document.id),
+                spelled(document.text[:_BEGINS_CHARACTERS]),
+                reason,
+                spelled(detail),
+            )
         )
         if len(self.set_aside) > self.max_set_aside:
             raise DataError(
@@ -210,7 +218,7 @@ class Flow:
     def _stop_reading(self, index: int, guilt: Guilt) -> None:
         self.documents_in += 1
         self.ledger.bad(0, BadRecord(f"record {index}", "reader_died", guilt.detail))
-        self.set_aside.append(SetAside(index, self.stages[0], "", "", "reader_died", guilt.detail))
+        self.set_aside.append(SetAside(index, self.stages[0], "", "", "reader_died", spelled(guilt.detail)))
 
 
 def _describe(problem: Exception) -> str:

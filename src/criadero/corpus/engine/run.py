@@ -45,12 +45,15 @@ from criadero.corpus.engine.tasks import (
     map_split,
     reduce_range,
 )
+from criadero.corpus.ledger import spelled
 from criadero.errors import ResourceError
 from criadero.runs import RunLock
 
 QUARANTINE = "quarantine.jsonl"
 _FORMAT_VERSION = 1
 _KEYS = 1 << 64
+# What a worker has in memory before it does anything: Python, Arrow, DuckDB, Ray.
+_WORKER_ITSELF_BYTES = 128 << 20
 _LEAST_WORKER_BYTES = 64 << 20
 
 
@@ -140,15 +143,16 @@ class _SourceRun:
         self.ledger = out / "ledger" / source
         self.schedule = schedule
         self.strict = strict
-        self.memory_bytes = schedule.settings.memory_bytes // schedule.executor.workers
+        share_bytes = schedule.settings.memory_bytes // schedule.executor.workers
+        self.memory_bytes = share_bytes - _WORKER_ITSELF_BYTES
         begin = segments[0].begin
         assert isinstance(begin, Read)
         self.splits = begin.splits
         if self.memory_bytes < _LEAST_WORKER_BYTES:
             raise ResourceError(
                 f"{files.format_bytes(schedule.settings.memory_bytes)} for {schedule.executor.workers} "
-                f"workers are {files.format_bytes(self.memory_bytes)} for each, expected at least "
-                f"{files.format_bytes(_LEAST_WORKER_BYTES)}",
+                f"workers are {files.format_bytes(share_bytes)} for each, expected at least "
+                f"{files.format_bytes(_LEAST_WORKER_BYTES + _WORKER_ITSELF_BYTES)}",
                 hint="allow more memory or fewer workers",
             )
 
@@ -286,7 +290,7 @@ class _SourceRun:
         parts = part_entries(done[-1], DOCUMENTS)
         first = [entry["result"] for entry in done[0]]
         set_aside = [
-            {"source": self.source, "split": self.splits[number].name, **one}
+            {"source": self.source, "split": spelled(self.splits[number].name), **one}
             for segment in done
             for number, entry in enumerate(segment)
             for one in entry["result"]["set_aside"]
@@ -304,7 +308,7 @@ class _SourceRun:
             "left_out": dict(sorted(self.schedule.reasons.items())),
             "set_aside": set_aside,
             "inputs": [
-                {"name": path.rsplit("/", 1)[-1], "sha256": hashes[path]}
+                {"name": spelled(path.rsplit("/", 1)[-1]), "sha256": hashes[path]}
                 for path in dict.fromkeys(split.path for split in self.splits)
             ],
             "parts": parts,

@@ -25,7 +25,7 @@ from criadero.corpus.engine.output import SplitOutput
 from criadero.corpus.engine.records import Decisions, full_schema, read_parquet
 from criadero.corpus.engine.segment import Segment
 from criadero.corpus.engine.stage import CrossDocument, Exchange, Reader, Split
-from criadero.corpus.ledger import LedgerColumns
+from criadero.corpus.ledger import LedgerColumns, spelled
 from criadero.errors import DataError, ResourceError
 
 DECISIONS = "decisions.parquet"
@@ -170,7 +170,7 @@ def map_split(work: MapWork, folder: Path, cursor: Cursor) -> dict[str, Any]:
         "records": flow.records,
         "documents_in": flow.documents_in,
         "characters_in": flow.characters_in,
-        "left_out": dict(sorted(ledger.left_out.items())),
+        "left_out": {spelled(reason): count for reason, count in sorted(ledger.left_out.items())},
         "set_aside": [asdict(one) for one in flow.set_aside],
         **output.counts(),
     }
