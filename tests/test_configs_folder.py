@@ -7,16 +7,19 @@ from pathlib import Path
 import pytest
 
 from criadero import config as configuration
+from criadero.corpus.config import KINDS, load_recipe
+from criadero.corpus.mixture import PAPER_MIXTURE, PAPER_TOKENS
 from criadero.model.presets import num_parameters
 from criadero.train.config import RunConfig
 from criadero.train.estimate import estimate
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 TRAINING = sorted(path for path in CONFIGS.glob("*.toml") if "[train]" in path.read_text())
+CORPUS = sorted(CONFIGS.glob("corpus/*.toml"))
 
 
 def test_every_config_is_of_a_kind_that_is_tested_here():
-    assert sorted(CONFIGS.rglob("*.toml")) == TRAINING
+    assert sorted(CONFIGS.rglob("*.toml")) == sorted(TRAINING + CORPUS)
 
 
 @pytest.mark.parametrize("path", TRAINING, ids=lambda path: path.stem)
@@ -57,3 +60,27 @@ def test_the_papers_runs_are_table_2_with_the_mixture_of_table_1(name, parameter
         "stackexchange": 0.02,
     }
     assert sum(weights.values()) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.stem)
+def test_a_corpus_recipe_loads_and_loads_back(path: Path, tmp_path: Path):
+    config = load_recipe(path)
+    for source in config.sources.values():
+        assert source.description
+        assert source.url
+        assert source.licence
+    configuration.save(config, tmp_path / "saved.toml")
+    assert load_recipe(tmp_path / "saved.toml") == config
+
+
+def test_every_kind_of_raw_source_has_a_recipe_of_its_name():
+    assert {path.stem for path in CORPUS} == set(KINDS) - {"text"} | {"llama"}
+
+
+def test_the_papers_mixture_is_table_1():
+    config = load_recipe(CONFIGS / "corpus" / "llama.toml")
+    assert config.mixture.tokens == PAPER_TOKENS
+    assert set(config.sources) == set(PAPER_MIXTURE)
+    assert {name: weight / 100 for name, weight in config.mixture.weights.items()} == pytest.approx(
+        {name: row.share for name, row in PAPER_MIXTURE.items()}
+    )

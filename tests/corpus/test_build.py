@@ -188,7 +188,7 @@ class Prepared:
     def needs(self, settings: object) -> tuple[str, ...]:
         return self.needed
 
-    def prepare(self, settings: object, *, finished: dict[str, Path], folder: Path) -> object:
+    def prepare(self, settings: object, *, finished: dict[str, Path], folder: Path, inputs: object) -> object:
         self.seen += [*finished.values(), folder]
         assert all(list(path.glob("*.parquet")) for path in finished.values())
         return settings

@@ -36,7 +36,7 @@ def test_paths_are_relative_to_the_file_they_stand_in(tmp_path: Path, monkeypatc
     )
     config = load_recipe(Path("recipes/deep/all.toml"), ["sources.two.near_duplicates.bands=7"])
     deep = tmp_path / "recipes/deep"
-    assert config.sources["one"].inputs == (str(deep / "../raw/*.txt"), "https://x/y")
+    assert config.sources["one"].inputs == (str(tmp_path / "recipes/raw/*.txt"), "https://x/y")
     assert config.sources["two"].inputs == (str(deep / "a"), "/abs/b")
     assert config.decontaminate is not None
     assert config.decontaminate.benchmarks == deep / "sets"
@@ -55,6 +55,14 @@ def test_what_includes_wins_over_what_is_included(tmp_path: Path) -> None:
     path = write(tmp_path / "all.toml", 'include = ["one.toml"]\n[sources.one]\nlicence = "BSD"')
     source = load_recipe(path).sources["one"]
     assert (source.licence, own_settings(source)) == ("BSD", TextConfig(ids="place"))
+
+
+def test_false_leaves_out_a_step_and_is_no_value_elsewhere(tmp_path: Path) -> None:
+    text = '[sources.one]\nkind = "text"\ninputs = ["a"]\nnear_duplicates = '
+    assert load_recipe(write(tmp_path / "a.toml", text + "false")).sources["one"].near_duplicates is None
+    assert load_recipe(write(tmp_path / "a.toml", text + "{}")).sources["one"].near_duplicates is not None
+    assert faults(write(tmp_path / "a.toml", text + "{bands = false}")) != []
+    assert faults(write(tmp_path / "a.toml", text + "false\nids = false")) != []
 
 
 def test_the_resolved_recipe_gives_itself_back(tmp_path: Path) -> None:

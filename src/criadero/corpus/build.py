@@ -273,8 +273,9 @@ class _Work:
         name = planned.source
         source = self.config.sources[name]
         finished = {other: self.out / DOCUMENTS_FOLDER / other for other in planned.needs}
+        folder = self.out / MODELS_FOLDER / name
         settings = prepare_module(source.kind).prepare(
-            own_settings(source), finished=finished, folder=self.out / MODELS_FOLDER / name
+            own_settings(source), finished=finished, folder=folder, inputs=planned.inputs
         )
         return _recipe(self.config, name, planned.inputs, settings)
 

@@ -4,6 +4,7 @@
     [sources.mine]
     kind = "text"                           # decides which further settings there are
     inputs = ["data/*.jsonl"]               # relative to the recipe, or URLs
+    near_duplicates = {}                    # a step with its defaults; `false` leaves one out
     [mixture]
     weights = {wikipedia = 4.5, mine = 95.5}
 
@@ -15,10 +16,11 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from types import new_class
+from types import NoneType, new_class
 from typing import Any, Self, get_args
 
 from pydantic import Field, SerializeAsAny, model_validator
@@ -37,7 +39,7 @@ KINDS = {
     "books": ("criadero.corpus.sources.books.recipe", "BooksConfig"),
     "c4": ("criadero.corpus.sources.c4.recipe", "C4Config"),
     "commoncrawl": ("criadero.corpus.sources.commoncrawl.recipe", "CommonCrawlConfig"),
-    "github": ("criadero.corpus.sources.github.recipe", "GithubConfig"),
+    "github": ("criadero.corpus.sources.github.recipe", "GitHubConfig"),
     "stackexchange": ("criadero.corpus.sources.stackexchange.recipe", "StackExchangeConfig"),
     "text": ("criadero.corpus.sources.plain", "TextConfig"),
     "wikipedia": ("criadero.corpus.sources.wikipedia.recipe", "WikipediaConfig"),
@@ -186,7 +188,14 @@ def _check_source(name: str, table: Any) -> tuple[SourceConfig | None, list[str]
         found = "is missing" if kind is None else f"is {kind!r}"
         hint = f", did you mean `{close[0]}`?" if close else f": known are {', '.join(KINDS)}"
         return None, [f"`{within}.kind` {found}{hint}"]
-    return check(source_model(kind), table, within=within)
+    model = source_model(kind)
+    return check(model, {key: _switched(model, key, value) for key, value in table.items()}, within=within)
+
+
+def _switched(model: type[Config], key: str, value: Any) -> Any:
+    """Return None for `false` where a step can be left out; TOML has no word for it."""
+    kinds = get_args(model.model_fields[key].annotation) if key in model.model_fields else ()
+    return None if value is False and NoneType in kinds and bool not in kinds else value
 
 
 def _read_with_includes(path: Path, including: tuple[Path, ...]) -> dict[str, Any]:
@@ -203,7 +212,7 @@ def _read_with_includes(path: Path, including: tuple[Path, ...]) -> dict[str, An
         if twice := sorted(_tables(merged).keys() & _tables(included).keys()):
             raise ConfigError(f"`{path}`: `{twice[0]}` is a source of `{name}` and of an earlier include")
         merged = _merged(merged, included)
-    _anchor(values, merged, path.parent.absolute())
+    _anchor(values, merged, path.parent.resolve())
     return _merged(merged, values)
 
 
@@ -251,4 +260,4 @@ def _holds_paths(annotation: Any) -> bool:
 
 
 def _anchored(value: Any, folder: Path) -> Any:
-    return str(folder / value) if isinstance(value, str) and "://" not in value else value
+    return os.path.normpath(folder / value) if isinstance(value, str) and "://" not in value else value

@@ -29,7 +29,7 @@ class InputFile(Config):
 
 
 def find_inputs(config: CorpusConfig) -> dict[str, tuple[Input, ...]]:
-    """Return what the inputs of every source match, sorted.
+    """Return what the inputs of every source match, in the recipe's order, what a glob matches by name.
 
     Raises:
         DataError: listing every input that matches nothing.
@@ -39,7 +39,7 @@ def find_inputs(config: CorpusConfig) -> dict[str, tuple[Input, ...]]:
     for name, source in config.sources.items():
         matches = {pattern: _matching(pattern) for pattern in source.inputs}
         faults += [f"`sources.{name}.inputs`: nothing at `{p}`" for p, match in matches.items() if not match]
-        found[name] = tuple(sorted({i for match in matches.values() for i in match}, key=str))
+        found[name] = tuple(dict.fromkeys(i for match in matches.values() for i in match))
     if config.decontaminate is not None and not config.decontaminate.benchmarks.exists():
         faults.append(f"`decontaminate.benchmarks`: `{config.decontaminate.benchmarks}` does not exist")
     if faults:
@@ -56,7 +56,7 @@ def _matching(pattern: str) -> list[Input]:
     path = Path(pattern)
     if path.exists():
         return [path]
-    return [Path(name) for name in glob.glob(pattern, recursive=True)]
+    return [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]
 
 
 def files_of(inputs: Iterable[Input]) -> list[Input]:

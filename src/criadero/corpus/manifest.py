@@ -73,7 +73,7 @@ def read_manifest(out: Path) -> CorpusManifest:
 
 def recipe_values(config: CorpusConfig) -> dict[str, Any]:
     """Return what decides the content of a corpus: the recipe without the limits of the engine."""
-    return config.model_dump(mode="json", exclude_none=True, exclude={"engine"})
+    return config.model_dump(mode="json", exclude={"engine"})
 
 
 def corpus_key(
