@@ -43,7 +43,7 @@ def build(
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(min=0, help="Processes; 0 works in this one. Default: as many as there are cores."),
+        typer.Option(min=0, help="Tasks at a time; 0 works in this process. Default: one for each core."),
     ] = None,
     memory: Annotated[
         str | None, typer.Option(metavar="SIZE", help="What all workers may use, such as 4GB. Default: 4GiB.")
@@ -103,7 +103,7 @@ def _executor(workers: int | None) -> AbstractContextManager[Executor]:
         return nullcontext(Inline())
     from criadero.corpus.engine.ray_executor import RayExecutor
 
-    return RayExecutor(workers or os.cpu_count() or 1, address=os.environ.get("RAY_ADDRESS") or None)
+    return RayExecutor(workers, address=os.environ.get("RAY_ADDRESS") or None)
 
 
 def _bytes_of(size: str) -> int:

@@ -38,8 +38,9 @@ class Ended:
 class Executor(Protocol):
     """Runs tasks, each once; what is to be tried again is submitted again."""
 
-    workers: int
-    """How many tasks run at a time."""
+    @property
+    def workers(self) -> int:
+        """How many tasks run at a time."""
 
     def submit(self, task: Task) -> None:
         """Run a task when a worker is free."""
