@@ -1,4 +1,4 @@
-"""The classifier of pages like Wikipedia's references: its examples, its numbers, the bugs it must not have."""
+"""The classifier of pages like Wikipedia's references: its examples, its numbers, bugs it must not have."""
 
 from __future__ import annotations
 
@@ -16,9 +16,41 @@ from criadero.corpus.quality import linear
 from criadero.corpus.quality.references import ReferenceConfig, make, stage, train
 from criadero.errors import DataError
 
-GOOD = "history university published research analysis evidence century government journal study".split()
-POOR = "cheap click shipping discount login cart subscribe deal price offer".split()
-PLAIN = "the of and to in a is that for it as with was on by at from this which or".split()
+GOOD = [
+    "history",
+    "university",
+    "published",
+    "research",
+    "analysis",
+    "evidence",
+    "century",
+    "government",
+    "journal",
+    "study",
+]
+POOR = ["cheap", "click", "shipping", "discount", "login", "cart", "subscribe", "deal", "price", "offer"]
+PLAIN = [
+    "the",
+    "of",
+    "and",
+    "to",
+    "in",
+    "a",
+    "is",
+    "that",
+    "for",
+    "it",
+    "as",
+    "with",
+    "was",
+    "on",
+    "by",
+    "at",
+    "from",
+    "this",
+    "which",
+    "or",
+]
 CONFIG = ReferenceConfig(min_characters=300, min_positives=50, bits=14, epochs=10)
 
 
@@ -51,7 +83,8 @@ def test_cited_pages_are_matched_and_told_apart(trained):
     assert report.auc > 0.95
     assert report.calibration_error < 0.35
     assert sum(b.texts for b in report.reliability) == sum(report.held_out)
-    assert report.kept_positives["0.5"] > 0.9 > 0.1 > report.kept_negatives["0.5"]
+    assert report.kept_positives["0.5"] > 0.9
+    assert report.kept_negatives["0.5"] < 0.1
 
 
 def test_the_report_is_written_beside_the_model(trained):

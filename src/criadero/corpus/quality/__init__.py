@@ -1,1 +1,1 @@
-"""How good a page is: its perplexity under a model of good text, its likeness to pages that Wikipedia cites."""
+"""How good a page is: its perplexity under a model of good text, its likeness to what Wikipedia cites."""

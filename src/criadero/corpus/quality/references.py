@@ -8,6 +8,7 @@ length and vectors of one length, so that the classifier cannot become a detecto
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -161,7 +162,7 @@ class _Page:
 
 @dataclass(frozen=True)
 class _Chosen:
-    """The digests of the texts to train on, and the hashes of the addresses the positive ones are cited by."""
+    """The digests of the texts to train on, and the hashes of the addresses that cited ones have."""
 
     positives: frozenset[int]
     negatives: frozenset[int]
@@ -218,8 +219,11 @@ def _choose(pages: Iterable[_Page], cited: Hashes, config: ReferenceConfig) -> _
 
 
 def _columns(pages: Iterable[_Page]) -> tuple[Hashes, Hashes]:
-    pairs = np.fromiter(((p.digest, _hash(p.url)) for p in pages), np.dtype((np.uint64, 2)))
-    return pairs[:, 0], pairs[:, 1]
+    digests, urls = array("Q"), array("Q")
+    for page in pages:
+        digests.append(page.digest)
+        urls.append(_hash(page.url))
+    return np.array(digests, np.uint64), np.array(urls, np.uint64)
 
 
 def _examples(pages: Iterable[_Page], chosen: _Chosen, config: ReferenceConfig) -> Iterator[_Example]:
