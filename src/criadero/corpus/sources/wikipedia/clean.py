@@ -166,7 +166,9 @@ def _mend(hole: re.Match[str]) -> str:
     if after:
         return ")"
     rest = hole[0].replace(HOLE, "")
-    following = hole.string[hole.end() : hole.end() + 1]
+    previous, following = hole.string[max(0, hole.start() - 1) : hole.start()], hole.string[hole.end() : hole.end() + 1]
+    if not rest and previous in {".", "!", "?"} and following.isupper():
+        return " "  # a reference stood between two sentences
     return rest.rstrip(" ,;:") if following in {".", ")"} else _BEFORE_POINT.sub("", rest)
 
 

@@ -194,7 +194,9 @@ def _bz2_chunks(blocks: Iterator[bytes]) -> Iterator[bytes]:
 def _as_utf8(chunks: Iterator[bytes]) -> Iterator[bytes]:
     """Dumps are UTF-8; what an editor saved as UTF-16 begins with a mark that says so."""
     first = next(chunks, b"")
-    if not first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return itertools.chain([first], chunks)
-    decode = codecs.getincrementaldecoder("utf-16")("replace").decode
-    return (decode(chunk).encode() for chunk in itertools.chain([first], chunks))
+    if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        decode = codecs.getincrementaldecoder("utf-16")("replace").decode
+        yield from (decode(chunk).encode() for chunk in itertools.chain([first], chunks))
+    else:
+        yield first
+        yield from chunks
