@@ -12,15 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
-import subprocess
 import sys
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from process import Process, circumstances
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "train_cpu.json"
@@ -43,49 +41,16 @@ OPTIMIZER = {
 WARM_UP_STEPS = 2
 
 
-class System:
-    """One measured process; see peers/serve.py for what is said."""
+class System(Process):
+    """One measured system; see peers/serve.py for what is said."""
 
     def __init__(self, name: str, shape: dict[str, Any], *, threads: int) -> None:
         folder = HERE / "peers" / name
         python = Path(sys.executable) if name == OURS else folder / ".venv" / "bin" / "python"
         if not python.exists():
             sys.exit(f"{python} is missing: run `make peers` first")
-        self._process = subprocess.Popen(
-            [python, "-P", HERE / "peers" / "serve.py", folder / "runner.py"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"},
-        )
+        super().__init__([python, "-P", HERE / "peers" / "serve.py", folder / "runner.py"], threads=threads)
         self.built = self.ask({**shape, **OPTIMIZER, "threads": threads})
-
-    def ask(self, question: dict[str, Any]) -> dict[str, Any]:
-        """Send one line, wait for the answer."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(question) + "\n")
-        self._process.stdin.flush()
-        return self._answer()
-
-    def finish(self) -> dict[str, Any]:
-        """Close stdin; return the last answer, that of the end."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        answer = self._answer()
-        self._process.wait()
-        return answer
-
-    def stop(self) -> None:
-        """End the process, whatever it does."""
-        self._process.kill()
-
-    def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            sys.exit(f"{self._process.args} ended without an answer")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
 
 
 def measure(name: str, *, rounds: int, steps: int, threads: int) -> dict[str, Any]:
@@ -134,32 +99,6 @@ def compared(runs: dict[str, list[float]]) -> dict[str, Any]:
         "ratio": round(medians[OURS] / medians[best], 3),
         "ratio_spread": [round(min(ratios), 3), round(max(ratios), 3)],
     }
-
-
-def circumstances(threads: int) -> dict[str, Any]:
-    """Return what a reader needs to judge the numbers."""
-    git = subprocess.run(
-        ["git", "-C", HERE, "describe", "--always", "--dirty", "--abbrev=12"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    return {
-        "cpu": cpu_model(),
-        "threads": threads,
-        "python": platform.python_version(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "git_commit": git.stdout.strip() or None,
-    }
-
-
-def cpu_model() -> str:
-    """Return the CPU's name, and which of the bfloat16 instructions it has."""
-    path = Path("/proc/cpuinfo")
-    fields: dict[str, str] = {}
-    for line in path.read_text().splitlines() if path.is_file() else ():
-        key, _, value = line.partition(":")
-        fields.setdefault(key.strip(), value.strip())
-    known = [flag for flag in ("amx_bf16", "avx512_bf16") if flag in fields.get("flags", "").split()]
-    return " ".join([fields.get("model name", platform.machine()), *known])
 
 
 def main() -> None:
