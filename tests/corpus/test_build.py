@@ -16,6 +16,9 @@ from criadero.corpus.sources import text
 from criadero.errors import ConfigError, DataError, RunError, StoppedEarly
 from criadero.files import sha256_file
 from criadero.runs import RunLock
+from criadero.shards.config import ShardConfig
+from criadero.shards.write import build_from_files
+from shards.fake_tokenizer import ByteTokenizer
 
 WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "and", "runs", "away", "again"]
 
@@ -84,6 +87,16 @@ def test_what_came_in_is_what_came_out_and_what_was_dropped(raw: Path, tmp_path:
     manifest = read_manifest(tmp_path / "out")
     assert manifest == result.manifest
     assert manifest.sources["first"].text_bytes == sum(len(sentence(n)) for n in range(10))
+
+
+def test_the_documents_of_a_source_are_what_shards_are_built_from(raw: Path, tmp_path: Path) -> None:
+    run(recipe(raw), tmp_path / "out")
+    config = ShardConfig(source="first", heldout_fraction=0)
+    shards = build_from_files(
+        [tmp_path / "out/documents/first"], ByteTokenizer(), tmp_path / "shards", config=config
+    )
+    assert shards.splits["train"].num_documents == 10
+    assert shards.splits["train"].num_bytes == sum(len(sentence(n)) for n in range(10))
 
 
 def test_the_manifest_names_every_file_with_its_hash(raw: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
     OUT/documents/SOURCE/part-*.parquet   id, text, source, metadata: what `shards build` reads
     OUT/ledger/SOURCE/*.parquet           what every stage did with every document
+    OUT/models/SOURCE/                    models made on the way, if a source needs some
     OUT/mixture.json, OUT/card.md         Table 1 for this corpus, the data card
     OUT/manifest.json                     written last: a folder that has one is whole
 
@@ -181,7 +182,7 @@ def _clear(out: Path, config: CorpusConfig) -> None:
     """Take away what says the folder is whole, and sources that are no longer in the recipe."""
     for name in (MANIFEST_NAME, MIXTURE_NAME, CARD_NAME):
         (out / name).unlink(missing_ok=True)
-    for kind in (DOCUMENTS_FOLDER, LEDGER_FOLDER):
+    for kind in (DOCUMENTS_FOLDER, LEDGER_FOLDER, MODELS_FOLDER):
         for folder in (out / kind).glob("*"):
             if folder.is_dir() and folder.name not in config.sources:
                 logger.info("`%s` is not in the recipe any more: removed", folder)
@@ -285,7 +286,9 @@ class _Work:
         files.write_json(self.out / MIXTURE_NAME, mixture_values(mixture))
         manifest = new_manifest(self.config, key, sources, ())
         write_card(self.out, self.out / CARD_NAME, self.config, manifest, mixture)
-        others = tuple(part_of(self.out, self.out / name) for name in (MIXTURE_NAME, CARD_NAME))
+        models = sorted(path for path in (self.out / MODELS_FOLDER).rglob("*") if path.is_file())
+        written = [self.out / MIXTURE_NAME, self.out / CARD_NAME, *models]
+        others = tuple(part_of(self.out, path) for path in written)
         manifest = manifest.model_copy(update={"others": others})
         files.write_json(self.out / MANIFEST_NAME, manifest.model_dump(mode="json"))
         return _result(self.out, manifest, was_finished=False)
