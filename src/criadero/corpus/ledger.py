@@ -205,3 +205,7 @@ class LedgerWriter:
     def close(self) -> None:
         """Write the end of the file."""
         self._writer.close()
+
+    def abandon(self) -> None:
+        """Leave the file unfinished after an error, without another one when it is closed later."""
+        self._writer.is_open = False

@@ -1,4 +1,4 @@
-"""A recipe in this process: what comes out equals a naive reference, and the ledger accounts for all of it."""
+"""A recipe in this process: it equals a naive reference, and the ledger accounts for all of it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import json
 from collections import Counter
 from pathlib import Path
 
-import engine_recipes
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import engine_recipes
 from criadero.corpus.document import BadRecord, Document, Drop
 from criadero.corpus.engine.config import EngineConfig
 from criadero.corpus.engine.executor import Inline

@@ -89,6 +89,10 @@ class DocumentWriter:
         self.flush()
         self._writer.close()
 
+    def abandon(self) -> None:
+        """Leave the file unfinished after an error, without another one when it is closed later."""
+        self._writer.is_open = False
+
 
 def encoded(document: Document) -> bytes:
     """Return the text in UTF-8, after making sure that all of the document can be written.

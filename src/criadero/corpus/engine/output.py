@@ -68,7 +68,11 @@ class SplitOutput:
     def __enter__(self) -> SplitOutput:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self._documents.abandon()
+            self._ledger_file.abandon()
+            return
         self._documents.close()
         self._ledger_file.close()
         if self._records is not None:

@@ -29,6 +29,7 @@ from criadero.corpus.ledger import LedgerColumns, spelled
 from criadero.errors import DataError, ResourceError
 
 DECISIONS = "decisions.parquet"
+_FULL_DISK = ("No space left", "Disk quota exceeded", "File too large", "max_temp_directory_size")
 _DECISIONS_GROUP = 1 << 15
 _LEAST_DATABASE_BYTES = 32 << 20
 
@@ -131,8 +132,7 @@ def _full_disk(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, duckdb.Error) as problem:
-        words = str(problem)
-        if not any(sign in words for sign in ("No space left", "max_temp_directory_size", "Disk quota")):
+        if not any(sign in str(problem) for sign in _FULL_DISK):
             raise
         raise ResourceError(
             f"`{folder}` could not be written: the disk is full",
