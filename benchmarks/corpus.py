@@ -1,6 +1,6 @@
 """MB/s on one core of each recipe of the corpus, and of single steps beside the same steps in datatrove.
 
-    python benchmarks/corpus.py [--part steps recipes workers memory] [--mb 8] [--rounds 5] [--save]
+    python benchmarks/corpus.py [--part steps recipes workers memory] [--mb 16] [--rounds 5] [--save]
 
 `steps`: the C4 filter and MinHash signatures, ours and datatrove's in its own pinned environment
 (`make peers`), taking turns over the same web-page-sized texts from samples/, new ones each round. `recipes`:
@@ -62,7 +62,7 @@ def parse_options() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--mb", type=float, default=8.0, help="text in all")
+    parser.add_argument("--mb", type=float, default=16.0, help="text in all")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--save", action="store_true", help=f"write {RESULTS.relative_to(ROOT)}")
     return parser.parse_args()
