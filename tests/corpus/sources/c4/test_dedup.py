@@ -7,28 +7,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from criadero.corpus.document import BadRecord, Document, Drop
-from criadero.corpus.engine.inline import run_inline
-from criadero.corpus.engine.stage import Exchange, Read, Split
 from criadero.corpus.sources.c4 import sentences
 from criadero.corpus.sources.c4.dedup import make_line_dedup, make_url_dedup
 from criadero.corpus.sources.c4.page import normalize_url
+from exchanges import exchange
 
 
 def page(url, text, date="2019-04-24T09:23:58Z"):
     return Document(url + date, text, "c4", {"url": url, "date": date, "normalized_url": normalize_url(url)})
 
 
-def run(step, pages, splits=3):
-    """Run one step over pages dealt out to splits; return texts by id, and the reasons of the rest."""
-    parts = [pages[number::splits] for number in range(splits)]
-
-    def make_reader():
-        return lambda split: iter(parts[split.start])
-
-    read = Read(tuple(Split(f"s{n}", "", start=n) for n in range(splits)), make_reader)
-    result = run_inline((read, Exchange("dedup", step)))
-    reasons = {row.id: row.reason for row in result.ledger if row.outcome == "dropped"}
-    return {d.id: d.text for d in result.documents}, reasons
+def run(make_step, pages):
+    """Return texts by id, and the reasons of the rest."""
+    results = list(zip(pages, exchange(make_step(), pages, splits=3), strict=True))
+    kept = {p.id: result.text for p, result in results if isinstance(result, Document)}
+    return kept, {p.id: result.reason for p, result in results if isinstance(result, Drop)}
 
 
 def naive_lines(pages):

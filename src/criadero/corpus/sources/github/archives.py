@@ -2,8 +2,8 @@
 
 Entry point: `members(path, wanted, limits)` for .tar, .tar.gz, .tgz, .zip, .whl and folders. Names that lead
 out of the archive, links and devices are refused; a member that is too large or damaged costs itself; an
-archive that unpacks to far more than it is, or has too many members, is left where that shows. What is left out
-is a `BadRecord` with its place.
+archive that unpacks to far more than it is, or has too many members, is left where that shows. What is left
+out is a `BadRecord` with its place.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def is_licence_file(path: str) -> bool:
 
 
 def make_file_type() -> DocumentFunction:
-    """Return the function that drops licences, `licence_text`, and files of no known language, `file_type`."""
+    """Return the function that drops `licence_text`, and as `file_type` what is in no known language."""
 
     def keep(document: Document) -> Document | Drop:
         path = document.metadata["path"]
@@ -85,7 +85,7 @@ def quality(document: Document) -> Document | Drop:
 
 
 def make_generated() -> DocumentFunction:
-    """Return the function that drops `vendored` and `minified` files by path, `generated` by first comments."""
+    """Return the function that drops `vendored` and `minified` paths and, by their comments, `generated`."""
 
     def keep(document: Document) -> Document | Drop:
         path = document.metadata["path"]

@@ -52,8 +52,8 @@ _TOKEN = re.compile(r"[()]|[^\s()]+")
 # Without digits: clauses are numbered in several ways.
 _WORD = re.compile(r"[a-z]+")
 _NOT_OF_THE_TEXT = re.compile(
-    r"(?m)^\W*(copyright\b(?!\W+(holder|owner|notice|licen|statement|and\b|or\b))|\(c\)|all rights reserved|©)"
-    r".*$",
+    r"(?m)^\W*(copyright\b(?!\W+(holder|owner|notice|licen|statement|and\b|or\b))|\(c\)|all rights reserved"
+    r"|©).*$",
     re.IGNORECASE,
 )
 _OTHERS = re.compile(

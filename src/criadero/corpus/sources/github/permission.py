@@ -1,7 +1,7 @@
 """Only files under a licence that was asked for: by their own header, else by their repository.
 
-Entry point: `make_permission`. A file whose header names a licence of another kind goes, however its repository
-is licensed as a whole.
+Entry point: `make_permission`. A file whose header names a licence of another kind goes, however its
+repository is licensed as a whole.
 """
 
 from __future__ import annotations

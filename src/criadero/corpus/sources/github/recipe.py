@@ -99,7 +99,7 @@ def _splits(inputs: Sequence[Path | str]) -> tuple[Split, ...]:
 
 
 def _units(path: Path) -> list[Path]:
-    """Return what is read as one: an archive, an export, all in a folder of them, or a repository's folder."""
+    """Return what is read as one: an archive, an export, those in a folder, or a repository's folder."""
     if not path.exists():
         raise DataError(f"`{path}` does not exist")
     if path.is_dir():
