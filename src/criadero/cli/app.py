@@ -13,7 +13,21 @@ from typing import Annotated
 import typer
 
 from criadero import __version__
-from criadero.cli import chat, corpus, demo, doctor, generate, import_, runs, shards, tokenizer, train
+from criadero.cli import (
+    benchmarks,
+    chat,
+    corpus,
+    demo,
+    doctor,
+    generate,
+    import_,
+    ngram,
+    runs,
+    samples,
+    shards,
+    tokenizer,
+    train,
+)
 from criadero.cli.output import set_up_logging
 from criadero.errors import CriaderoError, StoppedEarly
 
@@ -46,6 +60,9 @@ app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 app.command("runs")(runs.runs)
 app.add_typer(corpus.app, name="corpus")
+app.add_typer(samples.app, name="samples")
+app.add_typer(benchmarks.app, name="benchmarks")
+app.add_typer(ngram.app, name="ngram")
 app.add_typer(tokenizer.app, name="tokenizer")
 app.add_typer(shards.app, name="shards")
 app.command("train")(train.train)

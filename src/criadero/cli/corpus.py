@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from criadero.cli.output import print_json
-from criadero.errors import UsageError
+from criadero.cli.size import bytes_of
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -28,8 +28,6 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Corpus = Annotated[Path, typer.Argument(metavar="OUT", help="Folder that `corpus build` made.")]
-
-_UNITS = {"kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
 
 @app.command()
@@ -59,7 +57,7 @@ def build(
     """
     from criadero.corpus.config import load_recipe
 
-    limits = [] if memory is None else [f"engine.memory_bytes={_bytes_of(memory)}"]
+    limits = [] if memory is None else [f"engine.memory_bytes={bytes_of(memory)}"]
     config = load_recipe(recipe, [*(overrides or []), *limits])
     if dry_run:
         _print_plan(config, json=json)
@@ -104,17 +102,6 @@ def _executor(workers: int | None) -> AbstractContextManager[Executor]:
     from criadero.corpus.engine.ray_executor import RayExecutor
 
     return RayExecutor(workers, address=os.environ.get("RAY_ADDRESS") or None)
-
-
-def _bytes_of(size: str) -> int:
-    """Read `4GB`, `512 MiB` or a plain number of bytes."""
-    unit = next((unit for unit in _UNITS if size.endswith(unit)), "")
-    try:
-        return int(float(size.removesuffix(unit)) * _UNITS.get(unit, 1))
-    except (ValueError, OverflowError):
-        raise UsageError(
-            f"`--memory {size}` is no size", hint=f"such as 4GB; units are {', '.join(_UNITS)}"
-        ) from None
 
 
 def _result_values(result: CorpusResult) -> dict[str, Any]:
@@ -165,31 +152,32 @@ def _print_mixture(mixture: Mixture) -> None:
 
 def _print_plan(config: CorpusConfig, *, json: bool) -> None:
     from criadero.corpus.build import plan
-    from criadero.corpus.mixture import PAPER_MIXTURE
 
-    plans = plan(config)
     if json:
-        print_json({"sources": {planned.source: _plan_values(planned) for planned in plans}})
+        print_json({"sources": {planned.source: _plan_values(planned) for planned in plan(config)}})
         return
-    for planned in plans:
+    _print_papers_sizes(config)  # known before any input is there
+    for planned in plan(config):
         values = _plan_values(planned)
-        splits = (
-            "splits known once it is prepared" if values["splits"] is None else f"{values['splits']:,} splits"
-        )
+        splits = "splits not known yet" if values["splits"] is None else f"{values['splits']:,} splits"
         needs = f", after {', '.join(planned.needs)}" if planned.needs else ""
         typer.echo(f"{planned.source}: {len(planned.inputs):,} inputs, {splits}{needs}")
-        typer.echo(f"  {' -> '.join(values['stages'])}")
-    papers = [
+        typer.echo(f"  {' -> '.join(values['stages']) or 'stages follow from models that are made first'}")
+
+
+def _print_papers_sizes(config: CorpusConfig) -> None:
+    from criadero.corpus.mixture import PAPER_MIXTURE
+
+    rows = [
         (
-            name, f"{100 * row.share:.1f}%", f"{row.epochs:.2f}",
-            f"{row.disk_bytes / 1e9:,.0f} GB", f"{row.unique_tokens / 1e9:,.0f}B",
+            name, f"{100 * row.share:.1f}%", f"{row.epochs:.2f}", f"{row.disk_bytes / 1e9:,.0f} GB",
+            f"{row.unique_tokens / 1e9:,.0f}B",
         )
         for name, row in PAPER_MIXTURE.items() if name in config.sources
     ]  # fmt: skip
-    if papers:
-        typer.echo("")
+    if rows:
         header = ("dataset", "sampling prop.", "epochs", "disk size", "unique tokens")
-        _print_table("LLaMA, Table 1, and the tokens each source must have held", header, papers)
+        _print_table("LLaMA, Table 1, and the tokens each source must have held", header, rows)
 
 
 def _plan_values(planned: SourcePlan) -> dict[str, Any]:

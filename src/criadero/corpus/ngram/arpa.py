@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import math
 import re
+import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,18 +18,20 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from criadero.corpus.extra import require_extra
 from criadero.corpus.ngram import hashing, table
 from criadero.corpus.ngram.external import Column, blocks
+from criadero.corpus.ngram.model import NgramModel
 from criadero.corpus.ngram.vocabulary import BLANKS, EOS, SPECIAL_WORDS, UNK
 from criadero.errors import DataError, FormatError
 from criadero.files import atomic_write
 from criadero.notices import say_once
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from criadero.corpus.ngram.trie import Trie
 
 MAX_LINE_BYTES = 1 << 20
@@ -44,7 +47,13 @@ _TO_BLANK = bytes.maketrans(BLANKS.encode(), b" " * len(BLANKS))
 
 
 def write(path: Path, words: list[str], trie: Trie) -> None:
-    """Write a model in ARPA format, atomically; compressed if the name ends in `.gz`."""
+    """Write a model in ARPA format, atomically; compressed if the name ends in `.gz`.
+
+    Raises:
+        DataError: pyarrow is not installed.
+    """
+    with require_extra("writing ARPA"):
+        import pyarrow as pa
     with atomic_write(path) as file, _compressed(file, path) as stream:
         stream.write(b"\\data\\\n")
         for order, count in enumerate(trie.counts.sizes(), start=1):
@@ -59,6 +68,9 @@ def write(path: Path, words: list[str], trie: Trie) -> None:
 
 def _lines(vocabulary: pa.Array, trie: Trie, order: int, start: int, stop: int) -> pa.Buffer:
     """Return the lines of n-grams; numbers are the shortest that give the same float32."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     words = [vocabulary.take(pa.array(ids)) for ids in trie.words(order, start, stop)]
     columns = [pc.binary_join_element_wise(*words, " ") if len(words) > 1 else words[0]]
     probability, backoff = trie.values(order, start, stop)
@@ -76,6 +88,22 @@ def _compressed(file: IO[bytes], path: Path) -> Iterator[IO[bytes]]:
         return
     with gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0) as stream:
         yield stream  # type: ignore[misc]
+
+
+@contextmanager
+def open_any(path: Path) -> Iterator[NgramModel]:
+    """Open a model file, or an ARPA file (`.arpa`, `.arpa.gz`) by way of a temporary model file.
+
+    Raises:
+        FormatError, DataError: as `convert` and `NgramModel.open`.
+    """
+    if not path.name.endswith((".arpa", ".arpa.gz")):
+        yield NgramModel.open(path)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / "model"
+        convert(path, made, folder=Path(folder))
+        yield NgramModel.open(made)
 
 
 def convert(path: Path, out: Path, *, folder: Path, memory_bytes: int = 1 << 30) -> table.Header:

@@ -182,7 +182,7 @@ class NgramModel:
         numbers = np.zeros((self.order - 1, len(row)), np.uint64)
         shorter = hashing.first(row, self.header.seed)
         for k in range(self.order - 1):
-            shorter = hashing.extend(shorter[1:], row[: len(row) - k - 1])
+            shorter = hashing.extend(shorter[1:], row[: max(0, len(row) - k - 1)])
             numbers[k, k + 1 :] = shorter
         return numbers
 

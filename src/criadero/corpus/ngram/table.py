@@ -8,7 +8,9 @@
 
 Every array begins at a multiple of 64 bytes. All n-grams of two and more words lie in one table with open
 addressing: sorted by number, each at its home or at the next free place after it, so that a search ends at
-the first number that is not smaller. Entry points: `write` for training and import, `read_header` for the model.
+the first number that is not smaller.
+
+Entry points: `write` for training and import, `read_header` for the model.
 """
 
 from __future__ import annotations
@@ -176,7 +178,7 @@ class _ArrayWriter:
         self.extend(np.zeros(-self._position % ALIGNMENT, np.uint8))
 
     def extend(self, values: NDArray[Any]) -> None:
-        data = np.ascontiguousarray(values).view(np.uint8).data if values.size else b""
+        data = np.ascontiguousarray(values).ravel().view(np.uint8).data
         self._stream.write(data)
         self._hash.update(data)
         self._position += len(data)
