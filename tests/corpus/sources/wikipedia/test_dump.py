@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -132,4 +133,9 @@ def test_a_bz2_bomb_is_read_in_small_pieces(tmp_path: Path) -> None:
     path = tmp_path / "bomb.xml.bz2"
     path.write_bytes(bz2.compress(b"<mediawiki>" + bytes(50_000_000) + page(1, "a").encode()))
     assert path.stat().st_size < 10_000
-    assert _read(path, [dump.Part()]) == (["1"], [])
+    tracemalloc.start()
+    read = _read(path, [dump.Part()])
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert read == (["1"], [])
+    assert peak_bytes < 10_000_000

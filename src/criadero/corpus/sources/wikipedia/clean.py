@@ -25,7 +25,7 @@ from criadero.corpus.sources.wikipedia.templates import render_for
 _MAGIC_WORD = re.compile(r"__[^\W\d_]+(?:_[^\W\d_]+)*__")
 _VARIANT = re.compile(r"-\{([^{}]*)\}-")
 _AROUND_HOLE = re.compile(rf"(?: ?(\()[ ,;:/–—-]{{0,8}}|[,;]? ?){HOLE}[{HOLE} ,;:/–—-]*(\))?")
-_BEFORE_POINT = re.compile(r" +(?=[,;:.])")
+_SEPARATORS = re.compile(r"([,;:])(?: *[,;:])+")
 _LIST = re.compile(r"([*#:;]+)[ ]*(.*)")
 _BLANKS = re.compile(r"[^\S\n]+")
 _INVISIBLE = {ord(mark): None for mark in "\u00ad\u200b\u2060\ufeff\x7f"} | {
@@ -165,11 +165,21 @@ def _mend(hole: re.Match[str]) -> str:
         return " ("
     if after:
         return ")"
-    rest = hole[0].replace(HOLE, "")
-    previous, following = hole.string[max(0, hole.start() - 1) : hole.start()], hole.string[hole.end() : hole.end() + 1]
+    rest = _without_gap(hole[0])
+    previous, following = (
+        hole.string[max(0, hole.start() - 1) : hole.start()],
+        hole.string[hole.end() : hole.end() + 1],
+    )
     if not rest and previous in {".", "!", "?"} and following.isupper():
         return " "  # a reference stood between two sentences
-    return rest.rstrip(" ,;:") if following in {".", ")"} else _BEFORE_POINT.sub("", rest)
+    return rest.rstrip(" ,;:") if following in {".", ")"} else rest
+
+
+def _without_gap(text: str) -> str:
+    """Keep one separator of those around a hole."""
+    before, _, after = text.partition(HOLE)
+    after = _SEPARATORS.sub(r"\1", after.replace(HOLE, ""))
+    return after if after.lstrip()[:1] in {",", ";", ":"} else before + after
 
 
 def _first_variant(conversion: re.Match[str]) -> str:

@@ -218,8 +218,9 @@ class _Table:
     def rows(self) -> list[str]:
         if not self.data:
             return []
-        filled = ([cell for cell in row if cell.strip(f" |{HOLE}")] for row in self._rows)
-        return [_NEW_LINE.sub(" ", " | ".join(row)) for row in filled if row]
+        lines = ([_NEW_LINE.sub(" ", cell) for cell in row] for row in self._rows)
+        filled = ([cell for cell in row if cell.strip(f" |{HOLE}")] for row in lines)
+        return [" | ".join(row) for row in filled if row]
 
 
 def _cell(text: str) -> str:
