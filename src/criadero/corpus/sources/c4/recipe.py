@@ -20,6 +20,9 @@ from criadero.corpus.sources.c4.clean import make_clean
 from criadero.corpus.sources.c4.dedup import make_line_dedup, make_url_dedup
 from criadero.corpus.sources.c4.language import make_language
 from criadero.corpus.sources.c4.page import make_page
+from criadero.corpus.sources.commoncrawl.frames import MAX_RECORD_BYTES
+from criadero.corpus.sources.commoncrawl.inputs import splits
+from criadero.corpus.sources.commoncrawl.pages import make_reader
 from criadero.corpus.sources.inputs import input_files
 from criadero.corpus.sources.records import Place, open_bytes, read_jsonl
 from criadero.notices import say_once
@@ -27,7 +30,6 @@ from criadero.notices import say_once
 # Released pages have at most 190,000 characters; JSON spells one with up to twelve bytes.
 MAX_LINE_BYTES = 1 << 23
 _RELEASED = tuple(f".{kind}{end}" for kind in ("json", "jsonl") for end in ("", ".gz", ".zst"))
-_WET = (".wet", ".wet.gz", ".wet.zst", ".warc", ".warc.gz", ".warc.zst")
 
 
 class C4Config(Config):
@@ -38,24 +40,29 @@ class C4Config(Config):
         made_from: `release`, files of allenai/c4 with `text`, `timestamp` and `url`; or `wet`, archives of
             CommonCrawl.
         bad_words: a list for pages made from WET, one word or phrase a line; without it no such step.
+        base: what the paths in a crawl's own list (`wet.paths.gz`) are relative to.
+        downloads: folder for archives that are URLs or named by such a list.
     """
 
     kind: Literal["c4"] = "c4"
     made_from: Literal["release", "wet"] = "release"
     bad_words: Path | None = None
+    base: str = "https://data.commoncrawl.org/"
+    downloads: Path | None = None
 
 
 def stages(config: C4Config, *, source: str, inputs: Sequence[Path | str]) -> Recipe:
-    """Return the recipe; each file is one split.
+    """Return the recipe; each file is one split. Archives may be files, folders, URLs and lists of paths.
 
     Raises:
         DataError: an input is missing or has nothing to read, or the list of bad words cannot be used.
     """
-    settings = {"source": source}
     if config.made_from == "release":
         if config.bad_words is not None:
             say_once("`bad_words` has no effect on C4 as released, which has been through that step")
-        return (Read(_splits(inputs, _RELEASED), make_release_reader, settings),)
+        files = input_files(inputs, _RELEASED)
+        parts = tuple(Split(name=file.name, path=str(file.path)) for file in files)
+        return (Read(parts, make_release_reader, {"source": source}),)
     cleaning = (
         Each("page", make_page),
         Exchange("url_dedup", make_url_dedup),
@@ -63,7 +70,7 @@ def stages(config: C4Config, *, source: str, inputs: Sequence[Path | str]) -> Re
         Exchange("line_dedup", make_line_dedup),
         Each("language", make_language, score="language_probability"),
     )
-    return (Read(_splits(inputs, _WET), make_wet_reader, settings), *cleaning, *_bad_words(config))
+    return (_read_wet(config, source, inputs), *cleaning, *_bad_words(config))
 
 
 def make_release_reader(*, source: str) -> Reader:
@@ -82,18 +89,15 @@ def make_release_reader(*, source: str) -> Reader:
     return read
 
 
-def make_wet_reader(*, source: str) -> Reader:
-    """Return the function that reads an archive; metadata are `url` and `date`."""
-    from criadero.corpus.sources.commoncrawl import warc
-
-    def read(split: Split) -> Iterator[Document | BadRecord]:
-        for page in warc.read(Path(split.path), split.name):
-            if isinstance(page, BadRecord):
-                yield page
-            else:
-                yield Document(page.id, page.text, source, {"url": page.url, "date": page.date})
-
-    return read
+def _read_wet(config: C4Config, source: str, inputs: Sequence[Path | str]) -> Read:
+    """Return how archives are read: as for CommonCrawl, with all the text of a page that comes as HTML."""
+    settings = {
+        "source": source,
+        "max_record_bytes": MAX_RECORD_BYTES,
+        "main_content": False,
+        "downloads": str(config.downloads) if config.downloads else None,
+    }
+    return Read(splits(inputs, base=config.base, downloads=config.downloads), make_reader, settings)
 
 
 def _bad_words(config: C4Config) -> tuple[Each, ...]:
@@ -102,7 +106,3 @@ def _bad_words(config: C4Config) -> tuple[Each, ...]:
         return ()
     read_list(config.bad_words)
     return (Each("bad_words", make_bad_words, {"path": str(config.bad_words)}, files=(config.bad_words,)),)
-
-
-def _splits(inputs: Sequence[Path | str], suffixes: tuple[str, ...]) -> tuple[Split, ...]:
-    return tuple(Split(name=file.name, path=str(file.path)) for file in input_files(inputs, suffixes))
