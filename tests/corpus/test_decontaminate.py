@@ -167,7 +167,7 @@ def make_reader():
 
 def test_the_report_counts_items_and_documents_per_benchmark(quiz: Path, tmp_path: Path):
     config = DecontaminationConfig(benchmarks=quiz)
-    result = run_inline((Read((Split("s", ""),), make_reader), stage(config)))
+    result = run_inline((Read((Split("s", str(quiz)),), make_reader), stage(config)))
     assert [document.id for document in result.documents] == ["b"]
     corpus = tmp_path / "corpus"
     write_ledger(corpus, result.ledger)

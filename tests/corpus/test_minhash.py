@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from criadero.corpus.dedup.cluster import first_of_cluster
 from criadero.corpus.dedup.minhash import MinHash, MinHashConfig, stage
 from criadero.corpus.document import Document, Drop
+from criadero.corpus.engine.inline import run_inline
+from criadero.corpus.engine.stage import Read, Reader, Split
 from criadero.corpus.shingles import WordHashes, ngram_hashes, words
 from criadero.corpus.sources import text
 
@@ -203,3 +205,23 @@ def test_a_long_chain_of_links_is_one_cluster_in_few_rounds():
     order = np.random.default_rng(0).permutation(numbers)
     _, first = first_of_cluster(order[:-1], order[1:])
     assert not first.any()
+
+
+def same_start(_split: Split) -> Iterator[Document]:
+    for number in range(6):
+        yield Document(f"page-{number}", text_of([*range(300), number % 2]), "web")
+
+
+def make_same_start() -> Reader:
+    return same_start
+
+
+def test_the_engine_drops_all_but_the_first_and_the_ledger_names_it(tmp_path: Path):
+    splits = (Split("a", str(tmp_path)), Split("b", str(tmp_path)))
+    result = run_inline((Read(splits, make_same_start), stage()))
+    assert [document.id for document in result.documents] == ["page-0"]
+    dropped = [row for row in result.ledger if row.outcome == "dropped"]
+    assert {(row.stage, row.reason, row.detail) for row in dropped} == {
+        ("near_duplicates", "near_duplicate", "page-0")
+    }
+    assert all(row.score is not None and row.score > 0.9 for row in dropped)
