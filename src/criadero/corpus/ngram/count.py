@@ -24,6 +24,8 @@ Columns = list[U32]
 """An n-gram each row, its last word in column 0, the word before in column 1 and so on."""
 
 _MIN_BLOCK = 1 << 12
+_BYTES_PER_ROW = 72
+"""What an n-gram takes while it is sorted, besides 8 bytes for each of its words."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def count_ngrams(corpus: Column, num_words: int, order: int, *, folder: Path, me
     """Count all n-grams up to `order` of a corpus that `spool` wrote, within `memory_bytes`."""
     runs = list(_sorted_runs(corpus, num_words, order, folder=folder, memory_bytes=memory_bytes))
     reader = _TrieBuilder(num_words, order, folder)
-    rows_at_once = max(_MIN_BLOCK, memory_bytes // (8 * order + 72))
+    rows_at_once = max(_MIN_BLOCK, memory_bytes // (8 * order + _BYTES_PER_ROW))
     for columns, counts in _merged(runs, num_words, rows_at_once):
         reader.add(columns, counts)
     for run in runs:
@@ -85,14 +87,13 @@ def _sorted_runs(
     corpus: Column, num_words: int, order: int, *, folder: Path, memory_bytes: int
 ) -> Iterator[list[Column]]:
     """Yield runs: `order` word columns and a count column, rows distinct and in suffix order."""
-    block_tokens = max(_MIN_BLOCK, memory_bytes // (8 * order + 72))
+    block_tokens = max(_MIN_BLOCK, memory_bytes // (8 * order + _BYTES_PER_ROW))
     for number, (start, stop) in enumerate(blocks(corpus.rows, block_tokens)):
         columns = _full_ngrams(corpus, start, stop, order)
         columns, counts = distinct(columns, np.ones(stop - start, np.uint32), num_words)
         run = [Column(folder / f"run-{number}-{j}", np.uint32) for j in range(order + 1)]
         for file, values in zip(run, [*columns, counts], strict=True):
             file.append(values)
-            file.close()
         yield run
 
 
@@ -258,15 +259,12 @@ class _TrieBuilder:
                 self._last.append((int(adjusted[-1]), int(counts[start[-1] :].sum())))
 
     def finish(self) -> Counts:
-        """Return all counts, the files closed."""
+        """Return all counts."""
         if self._order == 1:
             self._unigrams = self._occurrences
         self._statistics[0] = np.bincount(np.minimum(self._unigrams, 5), minlength=6)
         if self._order > 1:
             self._as_lmplz_counts_the_last()
-        for level in self._levels:
-            for column in (level.parent, level.word, level.count):
-                column.close()
         return Counts(
             self._unigrams.astype(np.uint32), self._levels, self._ending, self._statistics[:, :5].copy()
         )

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 MAX_BUCKETS = 256
-"""Files open at once; a bucket grows beyond its share of memory only where more would be needed."""
+"""Files written in turn; a bucket grows beyond its share of memory only where more would be needed."""
 
 _WINDOW_ROWS = 1 << 20
 
@@ -27,16 +27,16 @@ class Column:
         self.path = path
         self.dtype = np.dtype(dtype)
         self.rows = 0
-        self._stream = path.open("wb")
+        path.write_bytes(b"")
 
     def append(self, values: NDArray[Any]) -> None:
         """Add values at the end, converted to the column's type."""
-        np.ascontiguousarray(values, self.dtype).tofile(self._stream)
+        with self.path.open("ab") as stream:
+            np.ascontiguousarray(values, self.dtype).tofile(stream)
         self.rows += len(values)
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Return rows start to stop - 1 in fresh memory."""
-        self._flush()
         offset = start * self.dtype.itemsize
         return np.fromfile(self.path, self.dtype, count=max(0, stop - start), offset=offset)
 
@@ -54,20 +54,10 @@ class Column:
 
     def sample(self, places: NDArray[Any]) -> NDArray[Any]:
         """Return the rows at a few places anywhere."""
-        self._flush()
         return np.array(np.memmap(self.path, self.dtype, mode="r")[places])
 
-    def _flush(self) -> None:
-        if not self._stream.closed:
-            self._stream.flush()
-
-    def close(self) -> None:
-        """Flush and close the file; it can still be read."""
-        self._stream.close()
-
     def delete(self) -> None:
-        """Close and remove the file."""
-        self._stream.close()
+        """Remove the file."""
         self.path.unlink(missing_ok=True)
 
 
@@ -85,30 +75,29 @@ class Buckets:
         self._blocks: list[NDArray[Any]] = []
         names = range(len(splitters) + 1) if len(splitters) else ()
         self._paths = [folder / f"bucket-{id(self):x}-{name}" for name in names]
-        self._streams = [path.open("wb") for path in self._paths]
 
     def add(self, keys: NDArray[np.uint64], records: NDArray[Any]) -> None:
         """Put each record into the bucket of its key."""
-        if not self._streams:
+        if not self._paths:
             self._blocks.append(records)
             return
         bucket = np.searchsorted(self._splitters, keys, side="right").astype(np.uint16)
         order = np.argsort(bucket, kind="stable")
         records = records[order]
-        bounds = np.searchsorted(bucket[order], np.arange(len(self._streams) + 1))
-        for stream, start, stop in zip(self._streams, bounds[:-1], bounds[1:], strict=True):
-            records[start:stop].tofile(stream)
+        bounds = np.searchsorted(bucket[order], np.arange(len(self._paths) + 1))
+        for path, start, stop in zip(self._paths, bounds[:-1], bounds[1:], strict=True):
+            with path.open("ab") as stream:
+                records[start:stop].tofile(stream)
 
     def drain(self) -> Iterator[NDArray[Any]]:
         """Yield the records of each bucket, buckets by ascending key, and remove them."""
-        if not self._streams:
+        if not self._paths:
             blocks, self._blocks = self._blocks, []
             yield np.concatenate(blocks) if blocks else np.empty(0, self._dtype)
             return
-        for path, stream in zip(self._paths, self._streams, strict=True):
-            stream.close()
-            records = np.fromfile(path, self._dtype)
-            path.unlink()
+        for path in self._paths:
+            records = np.fromfile(path, self._dtype) if path.exists() else np.empty(0, self._dtype)
+            path.unlink(missing_ok=True)
             yield records
 
 

@@ -29,6 +29,7 @@ FALLBACK = (0.0, 0.5, 1.0, 1.5)
 """Discounts by adjusted count where counts of counts give none, those of lmplz --discount_fallback."""
 
 _SAMPLE_ROWS = 8192
+_MIN_ROWS = 1 << 12
 _BYTES_PER_ROW = 96
 """What one row takes at most while it is sorted by context."""
 
@@ -163,9 +164,9 @@ class _Order:
         self._discount = discount
         self._parent_contexts = parent_contexts
         self._folder = folder
-        self._rows_at_once = max(1 << 12, memory_bytes // _BYTES_PER_ROW)
+        self._rows_at_once = max(_MIN_ROWS, memory_bytes // _BYTES_PER_ROW)
         self._pieces = min(MAX_BUCKETS, -(-level.rows // self._rows_at_once))
-        self._block_rows = max(1 << 12, self._rows_at_once // 2)
+        self._block_rows = max(_MIN_ROWS, self._rows_at_once // 2)
         self.backoff = Column(folder / f"backoff-{k - 1}", np.float32)
         self.contexts = Column(folder / f"context-{k}", np.uint32)
         # The shorter n-grams that are no context, because nothing follows `</s>`, come first.

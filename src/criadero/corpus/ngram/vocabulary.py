@@ -71,11 +71,11 @@ class Spool:
                 )
             ids = ids[~special]
         ids[ids == _END] = EOS
-        write_ids(self._column, ids)
+        _write_ids(self._column, ids)
         self._on_tokens(self._column.rows)
 
 
-def write_ids(column: Column, ids: NDArray[np.uint32]) -> None:
+def _write_ids(column: Column, ids: NDArray[np.uint32]) -> None:
     """Append ids to the corpus, within `MAX_TOKENS`."""
     column.append(ids)
     if column.rows > MAX_TOKENS:
@@ -119,7 +119,8 @@ def spool_tokens(
     """Write documents of token ids, each one sentence, to `column`; the words are the ids in decimals."""
     ids_of: NDArray[np.uint32] = np.zeros(1 << 16, np.uint32)
     words = list(SPECIAL_WORDS)
-    said = 0
+    pending: list[NDArray[np.uint32]] = []
+    num_pending = 0
     for document in documents:
         tokens = np.asarray(document)
         if tokens.size and (tokens.min() < 0 or tokens.max() >= 1 << 31):
@@ -130,10 +131,14 @@ def spool_tokens(
         for token in dict.fromkeys(tokens[ids_of[tokens] == 0].tolist()):
             ids_of[token] = len(words)
             words.append(str(token))
-        write_ids(column, np.append(ids_of[tokens], np.uint32(EOS)))
-        if column.rows - said >= _FLUSH_TOKENS:
-            said = column.rows
-            on_tokens(said)
+        pending.append(np.append(ids_of[tokens], np.uint32(EOS)))
+        num_pending += len(pending[-1])
+        if num_pending >= _FLUSH_TOKENS:
+            _write_ids(column, np.concatenate(pending))
+            on_tokens(column.rows)
+            pending, num_pending = [], 0
+    if pending:
+        _write_ids(column, np.concatenate(pending))
     on_tokens(column.rows)
     return words
 
