@@ -202,6 +202,7 @@ def test_a_cut_export_is_named(tmp_path):
 )
 def test_no_bytes_in_a_repository_break_the_reader(tmp_path_factory, files):
     folder = tmp_path_factory.mktemp("repo")
+    files["z.py"] = b"z = 1\n"  # a folder of nothing but .json files holds exports
     for name, content in files.items():
         (folder / name).write_bytes(content)
     read, *each, _ = stages(GitHubConfig(drop_generated=True), source="github", inputs=[folder])
