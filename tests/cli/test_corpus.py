@@ -155,6 +155,8 @@ def test_progress_shows_stage_rate_time_left_and_reasons() -> None:
         "left out 956 (redirect 900, namespace 50, empty 5, ...)"
     )
     assert len(describe_progress(PROGRESS, columns=50)) == 49
+    beginning = Progress("wikipedia", "", 0, 0, 0, 0.0, None, Counter())
+    assert describe_progress(beginning) == "wikipedia: looking at the inputs"
 
 
 def test_without_a_terminal_a_line_is_logged_every_few_seconds(caplog, monkeypatch) -> None:

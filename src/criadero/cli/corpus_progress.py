@@ -53,12 +53,13 @@ def describe_progress(progress: Progress, *, columns: int | None = None) -> str:
 
     With `columns`, it is shorter than that: a line that wraps cannot be written in place.
     """
-    parts = [
-        f"{progress.source}: {progress.stage}",
-        f"{progress.splits_done:,}/{progress.splits_total:,} splits",
-        f"{progress.documents:,} documents",
-        f"{progress.documents_per_second:,.0f}/s",
-    ]
+    parts = [f"{progress.source}: {progress.stage or 'looking at the inputs'}"]
+    if progress.splits_total:
+        parts += [
+            f"{progress.splits_done:,}/{progress.splits_total:,} splits",
+            f"{progress.documents:,} documents",
+            f"{progress.documents_per_second:,.0f}/s",
+        ]
     if progress.seconds_left is not None:
         parts.append(f"{format_seconds(progress.seconds_left)} left")
     if left_out := progress.reasons.total():

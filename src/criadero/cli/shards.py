@@ -30,7 +30,10 @@ _REPORT_SECONDS = 5.0
 def build(
     inputs: Annotated[
         list[Path],
-        typer.Argument(metavar="INPUT...", help="Files or folders of .txt or .jsonl, also .gz and .xz."),
+        typer.Argument(
+            metavar="INPUT...",
+            help="Files, folders or globs of .txt, .jsonl (also .gz, .xz, .zst) or .parquet.",
+        ),
     ],
     tokenizer: Annotated[Path, typer.Option(help="Tokenizer folder or file, or a model.")],
     out: Annotated[Path, typer.Option(help="Folder to make.")],

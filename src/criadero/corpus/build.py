@@ -28,7 +28,7 @@ from criadero.corpus.dedup import minhash
 from criadero.corpus.engine.executor import Executor
 from criadero.corpus.engine.journal import Journal
 from criadero.corpus.engine.progress import OnProgress
-from criadero.corpus.engine.run import run_source
+from criadero.corpus.engine.run import QUARANTINE, run_source
 from criadero.corpus.engine.stage import Each, Exchange, Read, Recipe
 from criadero.corpus.explain import DOCUMENTS_FOLDER
 from criadero.corpus.funnel import LEDGER_FOLDER, SourceFunnel, source_funnel
@@ -258,7 +258,7 @@ class _Work:
                 f"{funnel.documents_out:,}",
                 hint=f"remove `{self.out}` and build again",
             )
-        _refuse_equal_ids(folder, self.config.engine.memory_bytes)
+        _refuse_equal_ids(folder, self.config.engine.memory_bytes, scratch=self.out / WORK_FOLDER / "ids")
         return SourceManifest(
             kind=self.config.sources[name].kind,
             inputs=inputs,
@@ -287,8 +287,8 @@ class _Work:
         manifest = new_manifest(self.config, key, sources, ())
         write_card(self.out, self.out / CARD_NAME, self.config, manifest, mixture)
         models = sorted(path for path in (self.out / MODELS_FOLDER).rglob("*") if path.is_file())
-        written = [self.out / MIXTURE_NAME, self.out / CARD_NAME, *models]
-        others = tuple(part_of(self.out, path) for path in written)
+        written = [self.out / name for name in (MIXTURE_NAME, CARD_NAME, QUARANTINE)]
+        others = tuple(part_of(self.out, path) for path in (*written, *models) if path.exists())
         manifest = manifest.model_copy(update={"others": others})
         files.write_json(self.out / MANIFEST_NAME, manifest.model_dump(mode="json"))
         return _result(self.out, manifest, was_finished=False)
@@ -305,13 +305,13 @@ def _result(out: Path, manifest: CorpusManifest, *, was_finished: bool) -> Corpu
     return CorpusResult(out, manifest, read_mixture(out / MIXTURE_NAME), tuple(funnels), was_finished)
 
 
-def _refuse_equal_ids(folder: Path, memory_bytes: int) -> None:
+def _refuse_equal_ids(folder: Path, memory_bytes: int, *, scratch: Path) -> None:
     """Check that the ids of a source are unique: shards, ledger and held-out split go by them."""
     import duckdb
 
     paths = [str(path) for path in sorted(folder.glob("*.parquet"))]
     query = "SELECT id FROM read_parquet(?) GROUP BY id HAVING count(*) > 1 ORDER BY id LIMIT 3"
-    limits = {"memory_limit": f"{memory_bytes}B", "temp_directory": str(folder.with_name(".ids"))}
+    limits = {"memory_limit": f"{memory_bytes}B", "temp_directory": str(scratch)}
     with duckdb.connect(config=limits) as database:
         twice = database.execute(query, [paths]).fetchall() if paths else []
     if twice:
