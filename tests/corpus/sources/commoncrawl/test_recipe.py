@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from crawl_archives import gzipped, record
-from criadero.config import validate
+from criadero.config import load, save, validate
 from criadero.corpus.document import Document
 from criadero.corpus.engine.inline import run_inline
 from criadero.corpus.quality import cutoffs
@@ -131,7 +131,7 @@ def test_calibration_sees_the_pages_the_step_will_see(crawl, prepared):
 
 def test_what_is_needed_follows_from_the_settings(tmp_path):
     assert needs(CommonCrawlConfig()) == ("wikipedia",)
-    assert needs(CommonCrawlConfig(perplexity=None)) == ()
+    assert needs(CommonCrawlConfig(perplexity=False)) == ()
     assert needs(CommonCrawlConfig(perplexity_model=tmp_path)) == ()
     both = CommonCrawlConfig(references=ReferenceConfig(pages="c4"))
     assert needs(both) == ("wikipedia", "c4")
@@ -157,7 +157,7 @@ def test_the_reference_classifier_is_trained_from_a_dump(crawl, tmp_path):
     dump = tmp_path / "enwiki-pages-articles.xml.bz2"
     dump.write_bytes(bz2.compress(wiki_dump("\n".join(wikitext)).encode()))
     config = CommonCrawlConfig(
-        perplexity=None,
+        perplexity=False,
         references=ReferenceConfig(min_characters=300, min_positives=100, bits=14),
         wikipedia_dumps=(dump,),
     )
@@ -182,13 +182,13 @@ def wiki_dump(wikitext: str) -> str:
 
 
 def test_a_classifier_without_a_dump_says_what_to_set(crawl, tmp_path):
-    config = CommonCrawlConfig(perplexity=None, references=ReferenceConfig())
+    config = CommonCrawlConfig(perplexity=False, references=ReferenceConfig())
     with pytest.raises(DataError, match="what Wikipedia cites"):
         prepare(config, finished={"c4": tmp_path}, folder=tmp_path / "models", inputs=[crawl])
 
 
-def test_a_real_archive_goes_through_ccnet(tmp_path):
-    config = CommonCrawlConfig(perplexity=None)
+def test_a_real_archive_goes_through_ccnet_without_a_wet_redpajama_64(tmp_path):
+    config = CommonCrawlConfig(perplexity=False)
     result = run_inline(stages(config, source="crawl", inputs=[packaged_file("iana-warc")]))
     read = [row for row in result.ledger if row.stage == "read"]
     assert len(read) == 16
@@ -203,3 +203,9 @@ def test_a_real_archive_goes_through_ccnet(tmp_path):
 def test_unknown_settings_are_refused():
     with pytest.raises(ConfigError, match="min_chars"):
         validate(CommonCrawlConfig, {"min_chars": 3}, where="test")
+
+
+def test_settings_are_the_same_after_they_were_saved_and_loaded(tmp_path):
+    config = CommonCrawlConfig(perplexity=False, references=ReferenceConfig(threshold=0.25))
+    save(config, tmp_path / "config.toml")
+    assert load(CommonCrawlConfig, tmp_path / "config.toml") == config

@@ -39,7 +39,7 @@ _CALIBRATION_ARCHIVES = 16
 def needs(config: CommonCrawlConfig) -> tuple[str, ...]:
     """Return the sources that must be finished before `prepare`."""
     wanted = []
-    if config.perplexity is not None and config.perplexity_model is None:
+    if config.perplexity is not False and config.perplexity_model is None:
         wanted.append(config.train_on)
     if config.references is not None and config.reference_model is None:
         wanted.append(config.references.pages)
@@ -65,7 +65,7 @@ def prepare(
     """
     folder.mkdir(parents=True, exist_ok=True)
     found: dict[str, Path] = {}
-    if config.perplexity is not None and config.perplexity_model is None:
+    if config.perplexity is not False and config.perplexity_model is None:
         found["perplexity_model"] = _perplexity_model(config, finished, folder / "perplexity", inputs)
     if config.references is not None and config.reference_model is None:
         found["reference_model"] = _reference_model(config, finished, folder / "references")

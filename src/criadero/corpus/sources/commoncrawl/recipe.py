@@ -45,7 +45,7 @@ class CommonCrawlConfig(Config):
         languages: the pages that stay.
         language_threshold: least score of a page's language.
         language_model: a fastText model; default lid.176.ftz.
-        perplexity: which buckets stay; none leaves the step out.
+        perplexity: which buckets stay; false leaves the step out.
         perplexity_model: folder of a model with its cutoffs; by default one is trained.
         train_on: the finished source that the perplexity model is trained on.
         calibration_pages: pages of this source that its cutoffs are computed on, at most.
@@ -66,7 +66,7 @@ class CommonCrawlConfig(Config):
     languages: tuple[str, ...] = Field(default=("en",), min_length=1)
     language_threshold: float = Field(default=0.5, ge=0, le=1)
     language_model: Path | None = None
-    perplexity: PerplexityConfig | None = PerplexityConfig()
+    perplexity: PerplexityConfig | Literal[False] = PerplexityConfig()
     perplexity_model: Path | None = None
     train_on: str = "wikipedia"
     calibration_pages: int = Field(default=20_000, ge=1)
@@ -82,7 +82,7 @@ def stages(config: CommonCrawlConfig, *, source: str, inputs: Sequence[Path | st
         DataError: an input is missing or no archive, or a model is neither given nor prepared.
     """
     recipe = scored_stages(config, source=source, inputs=inputs)
-    if config.perplexity is not None:
+    if config.perplexity is not False:
         folder = _required(config.perplexity_model, "perplexity")
         recipe += (perplexity.stage(config.perplexity, folder, language=config.languages[0]),)
     if config.references is not None:
