@@ -50,7 +50,7 @@ LINES = st.sampled_from(
 PAGES = st.lists(st.lists(LINES, min_size=1, max_size=6).map("\n".join), min_size=1, max_size=8)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(PAGES, st.randoms(use_true_random=False))
 def test_line_dedup_is_the_naive_rule_in_any_order(texts, chance):
     pages = [page(f"http://a.example/{number}", text) for number, text in enumerate(texts)]
