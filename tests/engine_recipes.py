@@ -35,20 +35,27 @@ def text_of(number: int) -> str:
     return "\n".join(" ".join(WORDS[i] for i in line) for line in picks) + f"\nonly in {number}"
 
 
-def make_reader(*, documents: int = 50, bad_every: int = 0, harm: str = "", at: int = -1, padding: int = 0):
+def make_reader(
+    *,
+    documents: int = 50,
+    bad_every: int = 0,
+    harm: str = "",
+    at: int = -1,
+    padding: int = 0,
+    without: Sequence[str] = (),
+):
     """Split `s3` has documents `s3:0` ...; `harm` happens to the reader before document `at` of `s1`."""
 
     def read(split: Split) -> Iterator[Document | BadRecord]:
         for number in range(documents):
+            identity = f"{split.name}:{number}"
             if number == at and split.name == "s1":
                 do_harm(harm)
             if bad_every and number % bad_every == bad_every - 1:
                 yield BadRecord(f"{split.name}@{number}", "malformed", "made up")
-            else:
-                seed = split.start * documents + number
-                yield Document(
-                    f"{split.name}:{number}", text_of(seed) + "x" * padding, "made", {"n": str(number)}
-                )
+            elif identity not in without:
+                text = text_of(split.start * documents + number) + "x" * padding
+                yield Document(identity, text, "made", {"n": str(number)})
 
     return read
 
@@ -75,6 +82,10 @@ def make_harmful(*, harm: dict[str, str], seconds: float = 0.0):
         return document.with_text(document.text + "!")
 
     return function
+
+
+def make_missing():
+    raise FileNotFoundError("no such model")
 
 
 def make_identity():

@@ -7,6 +7,7 @@ but the engine's, which knows which document was being worked on.
 from __future__ import annotations
 
 import logging
+import os
 import resource
 import shutil
 import signal
@@ -192,7 +193,7 @@ def _start_local(stack: ExitStack, workers: int | None) -> None:
     from ray._private import ray_constants
 
     # Paths of Unix sockets are short, and Ray's are long already.
-    folder = tempfile.mkdtemp(prefix="criadero-", dir="/tmp")
+    folder = tempfile.mkdtemp(prefix=f"criadero-{os.getpid()}-", dir="/tmp")
     stack.callback(shutil.rmtree, folder, ignore_errors=True)
     clusters = ray_constants.ENABLE_RAY_CLUSTER
     # Makes Ray bind to loopback instead of all interfaces, as on macOS; there is no public name for it.
