@@ -2,13 +2,15 @@
 
 Entry point: `make_near_copies`, a cross-document step. A book is the set of its runs of eight words. Of their
 hashes those divisible by 64 are exchanged: two books that share many of them are a candidate pair. Each pair
-is then read again and compared exactly. LLaMA 2.1 removed "books with more than 90 % content overlap".
+is then read again and compared exactly. (Of texts with few hundred words the sample may be empty: those are
+found only as exact copies.) LLaMA 2.1 removed "books with more than 90 % content overlap".
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -112,19 +114,26 @@ class NearCopies:
 
     @property
     def reduce(self) -> str:
-        """Count, for each pair of books, the keys of this range that both have; `combine` adds them up."""
+        """Count, for each pair of books, the keys of this range that both have; `combine` adds them up.
+
+        A row of a book with itself counts its keys that were not compared with all their holders.
+        """
         return f"""
             WITH held AS (
-                SELECT *, count(*) OVER by_key AS holders, row_number() OVER ranked AS rank FROM records
+                SELECT *, count(*) OVER by_key > {MAX_HOLDERS} AS crowded, row_number() OVER ranked AS rank
+                FROM records
                 WINDOW by_key AS (PARTITION BY key),
                        ranked AS (PARTITION BY key ORDER BY priority, shingles DESC, split, row)
             )
             SELECT b.split, b.row, a.split AS other_split, a.row AS other_row, count(*) AS shared,
-                   any_value(a.sampled) AS other_sampled, any_value(b.sampled) AS sampled,
-                   bool_or(a.holders > {MAX_HOLDERS}) AS crowded
+                   count(*) FILTER (NOT a.crowded) AS plain, any_value(a.sampled) AS other_sampled,
+                   any_value(b.sampled) AS sampled
             FROM held a JOIN held b
-              ON a.key = b.key AND a.rank < b.rank AND (a.holders <= {MAX_HOLDERS} OR a.rank <= {_LEADERS})
+              ON a.key = b.key AND a.rank < b.rank AND (NOT a.crowded OR a.rank <= {_LEADERS})
             GROUP BY b.split, b.row, a.split, a.row
+            UNION ALL
+            SELECT split, row, split, row, count(*), 0, any_value(sampled), any_value(sampled)
+            FROM held WHERE crowded GROUP BY split, row
         """
 
     def combine(self, decisions: pa.Table, documents: Documents) -> pa.Table:
@@ -154,23 +163,36 @@ class NearCopies:
     def _candidates(self, decisions: pa.Table) -> list[tuple[Place, Place]]:
         """Return the pairs whose sampled overlap may come from one above the threshold, in order of place."""
         pair = ["other_split", "other_row", "split", "row"]
-        sums = [("shared", "sum"), ("sampled", "max"), ("other_sampled", "max"), ("crowded", "max")]
+        sums = [("shared", "sum"), ("plain", "sum"), ("sampled", "max"), ("other_sampled", "max")]
         table = decisions.group_by(pair).aggregate(sums).sort_by([(name, "ascending") for name in pair])
-        shared, one, other = (table[f"{n}_{how}"].to_numpy().astype(np.float64) for n, how in sums[:3])
-        if any(table["crowded_max"].to_pylist()):
+        places = list(zip(*(table[name].to_pylist() for name in pair), strict=True))
+        counts = zip(*(table[f"{name}_{how}"].to_pylist() for name, how in sums), strict=True)
+        pairs = {((p[0], p[1]), (p[2], p[3])): count for p, count in zip(places, counts, strict=True)}
+        crowded = {left: count[0] for (left, right), count in pairs.items() if left == right}
+        if crowded:
             say_once(
                 f"books: some passages stand in more than {MAX_HOLDERS} books; by those, each book was "
                 f"compared with the {_LEADERS} longest only",
                 level=logging.INFO,
             )
-        smaller = np.minimum(one, other)
-        estimate = shared / (smaller if self.metric == "containment" else one + other - shared)
+        return [
+            (left, right)
+            for (left, right), (shared, plain, one, other) in pairs.items()
+            if left != right
+            and (
+                self._may_overlap(shared, one, other)
+                or self._may_overlap(plain, one - crowded.get(right, 0), other - crowded.get(left, 0))
+            )
+        ]
+
+    def _may_overlap(self, shared: int, one: int, other: int) -> bool:
+        """Whether samples of these sizes, `shared` in both, may come from too large an overlap."""
+        smaller = min(one, other)
+        if smaller <= 0:
+            return False
+        estimate = shared / (smaller if self.metric == "containment" else max(1, one + other - shared))
         # Three standard errors of a sample of this size.
-        margin = 3 * np.sqrt(self.threshold * (1 - self.threshold) / smaller)
-        likely = table.filter(pa.array(estimate > self.threshold - margin))
-        left_split, left_row, split, row = (likely[name].to_pylist() for name in pair)
-        lefts, rights = zip(left_split, left_row, strict=True), zip(split, row, strict=True)
-        return list(zip(lefts, rights, strict=True))
+        return estimate > self.threshold - 3 * math.sqrt(self.threshold * (1 - self.threshold) / smaller)
 
     def _book(self, place: Place, document: Document) -> tuple[Book, Hashes]:
         shingles = shingles_of(self._words(document.text))
