@@ -158,6 +158,24 @@ def test_a_flipped_byte_costs_one_record(tmp_path, place):
     assert [b.id for b in bad] == [f"crawl@{len(members[0] + members[1])}"]
 
 
+@pytest.mark.parametrize("place", range(4))
+def test_damage_at_the_very_beginning_costs_one_record(tmp_path, place):
+    data = bytearray(gzipped(pages(4)))
+    data[place] ^= 0x40
+    path = tmp_path / "crawl.warc.gz"
+    path.write_bytes(bytes(data))
+    found = list(read(path, "crawl"))
+    assert numbers([f for f in found if isinstance(f, Page)]) == [1, 2, 3]
+    assert [f.id for f in found if isinstance(f, BadRecord)] == ["crawl@0"]
+
+
+def test_a_damaged_start_of_a_record_does_not_cost_the_record_before(tmp_path):
+    records = pages(4)
+    records[2] = b"X" + records[2][1:]
+    good, bad = read_bytes(tmp_path, b"".join(records))
+    assert (numbers(good), [b.reason for b in bad]) == ([0, 1, 3], ["not_a_record"])
+
+
 def test_a_flipped_byte_in_zstd_costs_one_record(tmp_path):
     members = [zstandard.ZstdCompressor(write_checksum=True).compress(r) for r in pages(5)]
     damaged = bytearray(members[2])

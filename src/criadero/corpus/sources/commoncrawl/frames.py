@@ -1,9 +1,9 @@
 """Records of an archive as bytes, each of bounded size, with what could not be one.
 
 Entry point: `frames(path)`. A record is its header up to the blank line and as many bytes as the header's
-`Content-Length` says. What follows must be a record, the end of the member or of the file, otherwise the
-length is wrong and the record is given up; reading goes on at the next line that begins a record. A record
-is handed out only when the bytes after it were read without fault, so a failed checksum takes it back.
+`Content-Length` says. What follows must be the two line ends of the format, a record, or the end of member or
+file, otherwise the length is wrong and the record is given up; reading goes on at the next line that begins a
+record. A record is handed out only when what follows was read without fault: a bad checksum takes it back.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ MAX_HEADER_BYTES = 1 << 16
 _LENGTH = re.compile(rb"^Content-Length:[ \t]*(\d{1,18})[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
 _BLANK_LINE = re.compile(rb"\r?\n\r?\n")
 _NEXT_RECORD = b"\n" + RECORD_START
+_RECORD_END = b"\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +80,11 @@ class _Framing:
                 yield found
                 self._skip_to_record()
                 continue
+            closed = self._need(len(_RECORD_END)) and self._buffer.startswith(_RECORD_END)
             more = self._skip_line_ends()
             if not more and self._is_cut():
                 break
-            if more and not self._begins_record():
+            if more and not closed and not self._begins_record():
                 yield BadFrame(found.place, "wrong_length", "other bytes follow where the record should end")
                 self._skip_to_record()
                 continue

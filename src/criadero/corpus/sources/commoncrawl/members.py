@@ -58,6 +58,7 @@ class _Format:
     """A compression format: how members start and are decompressed."""
 
     name: str
+    suffix: str
     magics: tuple[bytes, ...]
     start: Callable[[], Any]
     read_bytes: int
@@ -71,9 +72,12 @@ class _Format:
         return found
 
 
-_GZIP = _Format("gzip", (GZIP_MAGIC,), lambda: zlib.decompressobj(wbits=31), _READ_BYTES, True, (zlib.error,))
+_GZIP = _Format(
+    "gzip", ".gz", (GZIP_MAGIC,), lambda: zlib.decompressobj(wbits=31), _READ_BYTES, True, (zlib.error,)
+)
 _ZSTD = _Format(
     "zstd",
+    ".zst",
     (ZSTD_MAGIC, *ZSTD_SKIPPABLE),
     lambda: zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES).decompressobj(),
     _ZSTD_READ_BYTES,
@@ -85,16 +89,18 @@ _ZSTD = _Format(
 def chunks(path: Path) -> Iterator[Chunk | Fault]:
     """Yield the decompressed bytes of a `.warc`, `.warc.gz` or `.warc.zst` file in bounded memory.
 
-    The format is seen from the first bytes. After a fault reading goes on at the next member that begins a
-    record; a file that ends inside a member ends with a fault.
+    The format is seen from the first bytes, and from the name if they are damaged. After a fault reading goes
+    on at the next member that begins a record; a file that ends inside a member ends with a fault.
 
     Raises:
         OSError: the file cannot be opened or read.
     """
     with path.open("rb") as stream:
-        start = stream.read(4)
+        start = stream.read(len(RECORD_START))
         stream.seek(0)
         form = next((f for f in (_GZIP, _ZSTD) if start.startswith(f.magics)), None)
+        if form is None and start != RECORD_START:  # damaged right at the beginning
+            form = next((f for f in (_GZIP, _ZSTD) if path.name.endswith(f.suffix)), None)
         if not start:
             yield Fault(0, "empty_file", "the file has no bytes")
         elif form is None:
