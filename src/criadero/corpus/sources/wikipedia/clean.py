@@ -28,9 +28,7 @@ _AROUND_HOLE = re.compile(rf"(?: ?(\()[ ,;:/–—-]{{0,8}}|[,;]? ?){HOLE}[{HOLE
 _SEPARATORS = re.compile(r"([,;:])(?: *[,;:])+")
 _LIST = re.compile(r"([*#:;]+)[ ]*(.*)")
 _BLANKS = re.compile(r"[^\S\n]+")
-_INVISIBLE = {ord(mark): None for mark in "\u00ad\u200b\u2060\ufeff\x7f"} | {
-    code: None for code in range(32) if chr(code) not in "\n\t"
-}
+_INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f\u00ad\u200b\u2060\ufeff]")
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ def clean_text(text: str, *, language: str, names: Names | None = None) -> str:
     """Return plain text for any wikitext; blank lines between sections and paragraphs."""
     names = names or names_of(language)
     kept = markup.Kept()
-    text = kept.take(markup.without_comments(text.translate(_INVISIBLE)))
+    text = kept.take(markup.without_comments(_INVISIBLE.sub("", text)))
     text = expand(markup.without_elements(text), render_for(language))
     text = _MAGIC_WORD.sub(lambda word: "" if word[0].isupper() else word[0], text)
     text = markup.with_tables_as_rows(markup.without_files(text, names.files))

@@ -115,7 +115,7 @@ class Kept:
 
     def take(self, text: str) -> str:
         """Return `text` with marks where literal text was."""
-        return _replace_elements(text.translate(_NO_MARKS), _LITERAL_ELEMENT, self._keep)
+        return _replace_elements(_RESERVED.sub("", text), _LITERAL_ELEMENT, self._keep)
 
     def _keep(self, name: str, _attributes: str, content: str) -> str:
         if name in {"math", "ce", "chem"}:
@@ -125,16 +125,16 @@ class Kept:
             content = html.unescape(content)
         if name not in {"pre", "source", "syntaxhighlight"}:
             content = content.replace("\n", " ")
-        self.texts.append(content.strip("\n").translate(_NO_MARKS))
+        self.texts.append(_RESERVED.sub("", content.strip("\n")))
         return f"{_START}{len(self.texts) - 1}{_END}"
 
     def put_back(self, text: str) -> str:
         """Return `text` with the literal text in place of the marks."""
-        return _MARK.sub(lambda mark: self.texts[int(mark[1])], text).translate(_NO_MARKS)
+        return _RESERVED.sub("", _MARK.sub(lambda mark: self.texts[int(mark[1])], text))
 
 
 _START, _END = "\ufdd0", "\ufdd1"
-_NO_MARKS = {ord(_START): None, ord(_END): None, ord(HOLE): None}
+_RESERVED = re.compile(f"[{_START}{_END}{HOLE}]")
 _MARK = re.compile(f"{_START}([0-9]+){_END}")
 _LINK = re.compile(r"\[\[|\]\]")
 
