@@ -44,6 +44,7 @@ _GROUPING = frozenset("{}[]^_")
 _WHOLE = frozenset("\\#")
 
 _Chain = frozenset[str]
+_Segment = tuple[Sequence[str], _Chain]
 _T = TypeVar("_T")
 
 
@@ -143,33 +144,11 @@ class _Expander:
 
     def group(self) -> list[str] | None:
         """Return what is between the braces that begin here, None where there are none."""
-        if self.peek() != "{":
-            return None
-        self.next()
-        inside: list[str] = []
-        depth = 1
-        while (token := self.next()) is not None:
-            depth += (token == "{") - (token == "}")
-            if depth == 0:
-                return inside
-            inside.append(token)
-        return None
+        return _joined(self._between("{", "}"))
 
     def brackets(self) -> list[str] | None:
         """Return what is between the brackets that begin here, None where there are none."""
-        if self.peek() != "[":
-            return None
-        self.next()
-        inside: list[str] = []
-        depth = 0
-        while (token := self.next()) is not None:
-            if depth == 0 and token == "]":
-                return inside
-            depth += (token == "{") - (token == "}")
-            if depth < 0:
-                return None
-            inside.append(token)
-        return None
+        return _joined(self._between("[", "]"))
 
     def meaning(self, name: str) -> Macro | None:
         """Return what a name means now."""
@@ -184,7 +163,8 @@ class _Expander:
             return
         if len(chain) >= MAX_DEPTH:
             raise ExpansionLimit(f"macros nested more than {MAX_DEPTH} deep, at {name}")
-        arguments = self._try(lambda: self._arguments(macro))
+        inner = chain | {name}
+        arguments = self._try(lambda: self._arguments(macro, inner))
         if arguments is None:
             self._emit(name)
             return
@@ -193,11 +173,12 @@ class _Expander:
         if self._expected and not macro.is_one_token():
             self._emit("{")
             self._frames.append(_Frame(["}"], frozenset()))
-        inner = chain | {name}
         for piece in reversed(macro.pieces):
-            tokens, where = arguments[piece - 1] if isinstance(piece, int) else (piece, inner)
-            self._frames.append(_Frame(tokens, where))
-            self._work_left -= 1
+            for tokens, where in (
+                reversed(arguments[piece - 1]) if isinstance(piece, int) else [(piece, inner)]
+            ):
+                self._frames.append(_Frame(tokens, where))
+                self._work_left -= 1
 
     def _end_of_word(self, macro: Macro) -> None:
         """Pass what only ends the name of a macro: blanks, or an empty group."""
@@ -212,36 +193,58 @@ class _Expander:
         self.next()
         return True if self.next() == "}" else None
 
-    def _arguments(self, macro: Macro) -> list[tuple[list[str], _Chain]] | None:
-        """Read the arguments of a macro, each with the chain of where it stands."""
-        found: list[tuple[list[str], _Chain]] = []
+    def _arguments(self, macro: Macro, inner: _Chain) -> list[list[_Segment]] | None:
+        found: list[list[_Segment]] = []
         for number in range(macro.parameters):
             self.skip_blanks()
             if number == 0 and macro.default is not None:
-                inside = self.brackets() if self.peek() == "[" else macro.default
+                given = self.peek() == "["
+                default: list[_Segment] = [(macro.default, inner)]
+                inside = self._between("[", "]") if given else default
             else:
                 inside = self._argument()
             if inside is None:
                 return None
-            found.append((inside, self._chain))
+            found.append(inside)
         return found
 
-    def _argument(self) -> list[str] | None:
+    def _argument(self) -> list[_Segment] | None:
         """Read a group, or the next control sequence or character."""
         token = self.peek()
         if token is None or token == "}" or token[0] in BLANK:
             return None
         if token == "{":
-            return self.group()
+            return self._between("{", "}")
         self.next()
         if token[0] in _WHOLE or len(token) == 1:
-            return [token]
+            return [([token], self._chain)]
         rest = token[1:].lstrip(" \t")
         blanks = token[1 : len(token) - len(rest)]
         self._frames.append(_Frame([part for part in (blanks, rest) if part], self._chain))
         if self._tape is not None:
             self._tape[-1] = token[0]
-        return [token[0]]
+        return [([token[0]], self._chain)]
+
+    def _between(self, opening: str, closing: str) -> list[_Segment] | None:
+        """Read from `opening` to its `closing`; each part of it keeps the chain of where it came from."""
+        if self.peek() != opening:
+            return None
+        self.next()
+        found: list[_Segment] = []
+        part: list[str] = []
+        chain: _Chain | None = None
+        depth = 0
+        while (token := self.next()) is not None:
+            if depth == 0 and token == closing:
+                return found
+            depth += (token == "{") - (token == "}")
+            if depth < 0:
+                return None
+            if self._chain is not chain:
+                part, chain = [], self._chain
+                found.append((part, chain))
+            part.append(token)
+        return None
 
     def _try(self, read: Callable[[], _T | None]) -> _T | None:
         """Return what `read` returns; where that is None, nothing has been read."""
@@ -275,16 +278,15 @@ class _Expander:
         name = definition.name
         if is_structure(name) or (definition.if_new and name in self._macros):
             return
-        groups = [group for group in self._groups if not group.brackets] if self._groups else []
         if definition.everywhere or self._global:
-            self._work_left -= len(groups)
-            for group in groups:
+            self._work_left -= len(self._groups)
+            for group in self._groups:
                 (group.meanings or {}).pop(name, None)
-        elif groups:
-            innermost = groups[-1]
-            if innermost.meanings is None:
-                innermost.meanings = {}
-            innermost.meanings.setdefault(name, self._macros.get(name))
+        else:
+            innermost = next((group for group in reversed(self._groups) if not group.brackets), None)
+            if innermost is not None:
+                innermost.meanings = innermost.meanings or {}
+                innermost.meanings.setdefault(name, self._macros.get(name))
         self._mean(name, definition.macro)
 
     def _mean(self, name: str, macro: Macro | None) -> None:
@@ -342,3 +344,7 @@ class _Expander:
         self._expected = group.expected
         for name, macro in (group.meanings or {}).items():
             self._mean(name, macro)
+
+
+def _joined(segments: list[_Segment] | None) -> list[str] | None:
+    return None if segments is None else [token for tokens, _ in segments for token in tokens]

@@ -22,7 +22,7 @@ _VERB = {
     "\\mintinline": re.compile(r"(?:\[[^\]\n]{0,500}\])?\{[a-zA-Z0-9+-]{1,40}\}([^a-zA-Z*\s])"),
 }
 _URL_COMMANDS = frozenset({"\\url", "\\path", "\\nolinkurl", "\\href"})
-_URL_STEP = re.compile(r"\\.|[{}]", re.DOTALL)
+_URL_STEP = re.compile(r"\\(.)|[{}]", re.DOTALL)
 _VERBATIM = frozenset(
     {"verbatim", "verbatim*", "Verbatim", "Verbatim*", "BVerbatim", "LVerbatim", "SaveVerbatim", "alltt"}
     | {"lstlisting", "minted", "filecontents", "filecontents*", "Code", "CodeInput", "CodeOutput"}
@@ -43,7 +43,7 @@ def lex(text: str) -> list[str]:
 def render(tokens: Sequence[str]) -> str:
     r"""Return source with the tokens given: `lex` of it finds them again.
 
-    Blanks are one space, one line end or one blank line; a space keeps a control word from growing into the
+    Blanks are one space, one line end or one blank line, and none at the end; a space keeps a control word from growing into the
     letters that follow.
     """
     parts: list[str] = []
@@ -54,6 +54,8 @@ def render(tokens: Sequence[str]) -> str:
             owed = max(owed, 3 if is_paragraph(token) else 1 + ("\n" in token))
             continue
         if owed:
+            if owed > 1 and parts and parts[-1][0] != "\\":
+                parts[-1] = parts[-1].rstrip(" \t")
             parts.append(("", " ", "\n", "\n\n")[owed])
             owed = 0
         elif after_word and token[0] in _LETTERS:
@@ -77,6 +79,18 @@ def environment_at(tokens: Sequence[str], index: int) -> str:
     r"""Return NAME where `\begin{NAME}` or `\end{NAME}` is at `index`, or an empty string."""
     named = tokens[index + 1 : index + 4]
     return named[1] if len(named) == 3 and named[0] == "{" and named[2] == "}" else ""
+
+
+def _closes_too_much(line: str) -> bool:
+    r"""Return whether a brace closes that was open before: `\begin{verbatim}` in a definition is just a name."""
+    if "}" not in line:
+        return False
+    depth = 0
+    for letter in line:
+        depth += (letter == "{") - (letter == "}")
+        if depth < 0:
+            return True
+    return False
 
 
 class _Lexer:
@@ -133,7 +147,9 @@ class _Lexer:
         if end < 0:
             self._never_ends.add(name[1])
             return position
-        return end + len(closing)
+        line_end = self._text.find("\n", name.end(), end)
+        line = self._text[name.end() : end if line_end < 0 else line_end]
+        return position if _closes_too_much(line) else end + len(closing)
 
     def _verb_end(self, token: str, position: int) -> int:
         opening = _VERB[token].match(self._text, position)
@@ -152,6 +168,8 @@ class _Lexer:
         if not text.startswith("{", position):
             return start
         for match in _URL_STEP.finditer(text, position, position + _MAX_INLINE):
+            if match[1] is not None and match[1] in _LETTERS:
+                return start  # a macro is in it, so it is no plain address
             depth += {"{": 1, "}": -1}.get(match[0], 0)
             if depth == 0:
                 return match.end()
