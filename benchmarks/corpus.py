@@ -82,7 +82,7 @@ def every_page() -> Iterator[str]:
     for path in sorted((ROOT / "samples" / "raw" / "c4").glob("*.gz")):
         with gzip.open(path, "rt", encoding="utf-8") as lines:
             yield from (json.loads(line)["text"] for line in lines)
-    for path in sorted((ROOT / "samples").glob("*.jsonl.xz")):
+    for path in sorted((ROOT / "samples" / "raw" / "books").glob("*.jsonl.xz")):
         with lzma.open(path, "rt", encoding="utf-8") as lines:
             for line in lines:
                 text = json.loads(line)["text"]
@@ -256,7 +256,7 @@ def ccnet_model(wet: Path, folder: Path) -> Path:
     from criadero.corpus.sources.commoncrawl.recipe import CommonCrawlConfig
 
     config = CommonCrawlConfig(references=None)
-    texts = ROOT / "samples" / "treasury-of-david.jsonl.xz"
+    texts = ROOT / "samples" / "raw" / "books" / "treasury-of-david.jsonl.xz"
     inputs = sorted(wet.glob("*.warc.wet.gz"))
     made = prepare(config, finished={config.train_on: texts}, folder=folder / "models", inputs=inputs)
     assert made.perplexity_model is not None

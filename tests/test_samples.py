@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-SAMPLES = Path(__file__).parent.parent / "samples"
+SAMPLES = Path(__file__).parent.parent / "samples" / "raw" / "books"
 SOURCES: list[dict[str, Any]] = json.loads((SAMPLES / "manifest.json").read_text())["sources"]
 FREE = {"CC0-1.0", "public domain"}
 

@@ -22,7 +22,7 @@ from criadero.corpus.engine.stage import Read, Reader, Split
 from criadero.corpus.shingles import WordHashes, ngram_hashes, words
 from criadero.corpus.sources import text
 
-SAMPLES = Path(__file__).resolve().parents[2] / "samples"
+SAMPLES = Path(__file__).resolve().parents[2] / "samples" / "raw" / "books"
 
 
 @pytest.fixture(scope="module")

@@ -78,7 +78,7 @@ def test_the_tree_names_every_folder_and_package() -> None:
 
 
 def test_sizes_named_are_those_of_samples_and_presets() -> None:
-    sources = json.loads((ROOT / "samples" / "manifest.json").read_text())["sources"]
+    sources = json.loads((ROOT / "samples" / "raw" / "books" / "manifest.json").read_text())["sources"]
     text = " ".join(README.read_text().split())
     assert f"{sum(source['text_bytes'] for source in sources) / 1e6:.0f} MB of public-domain prose" in text
     assert f"{num_parameters(preset('demo')) / 1e6:.1f} million parameters" in text

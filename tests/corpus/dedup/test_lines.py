@@ -22,7 +22,7 @@ from criadero.corpus.engine.inline import run_inline
 from criadero.corpus.engine.stage import Read, Recipe, Split
 from criadero.errors import ConfigError
 
-SAMPLES = Path(__file__).parents[3] / "samples"
+SAMPLES = Path(__file__).parents[3] / "samples" / "raw" / "books"
 
 
 def normal(line: str) -> str:

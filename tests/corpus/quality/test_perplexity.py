@@ -20,7 +20,7 @@ from criadero.corpus.quality.perplexity import PerplexityConfig, Scorer, make, s
 from criadero.corpus.text_normal import scorable
 from criadero.errors import DataError
 
-SAMPLES = Path(__file__).parents[3] / "samples"
+SAMPLES = Path(__file__).parents[3] / "samples" / "raw" / "books"
 SMALL = train.LanguageModelConfig(pieces=500)
 SPAM = "buy cheap zzxq $$$ click99 qqq www.xyzzy.biz free!!! jkjk pills casino xxk " * 5
 

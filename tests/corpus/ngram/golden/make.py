@@ -21,7 +21,7 @@ import subprocess
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SAMPLES = HERE.parents[3] / "samples"
+SAMPLES = HERE.parents[3] / "samples" / "raw" / "books"
 ARGUMENTS = ["--memory", "256M", "--discount_fallback"]
 # name: (text, order)
 CASES = {

@@ -67,7 +67,7 @@ def test_real_gutenberg_books_come_out_without_their_wrapping(gutenberg: Path) -
 
 
 def test_books_of_the_samples_are_found_inside_an_anthology_of_real_text(tmp_path: Path) -> None:
-    with lzma.open(ROOT / "samples" / "sherlock-holmes.jsonl.xz", "rt") as lines:
+    with lzma.open(ROOT / "samples" / "raw" / "books" / "sherlock-holmes.jsonl.xz", "rt") as lines:
         stories = [json.loads(line) for line in lines]
     collected = "\n\n".join(story["text"] for story in stories)
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(story) + "\n" for story in stories))

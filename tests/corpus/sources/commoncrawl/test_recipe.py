@@ -22,7 +22,7 @@ from criadero.corpus.sources.commoncrawl.recipe import CommonCrawlConfig, stages
 from criadero.errors import ConfigError, DataError
 from packaged import packaged_file
 
-SAMPLES = Path(__file__).parents[4] / "samples"
+SAMPLES = Path(__file__).parents[4] / "samples" / "raw" / "books"
 MENU = "Home | About us | Contact | Terms"
 FRENCH = "Le comité s'est réuni mardi soir et a décidé de construire le nouveau pont avant l'hiver. " * 6
 SPAM = (

