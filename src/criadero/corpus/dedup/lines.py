@@ -17,7 +17,7 @@ from pydantic import Field, field_validator
 
 from criadero.config import Config
 from criadero.corpus.document import Document, Drop
-from criadero.corpus.engine.stage import Decision, Documents, Exchange
+from criadero.corpus.engine.stage import CrossDocument, Decision, Exchange
 from criadero.corpus.text_normal import comparable_lines
 
 
@@ -63,7 +63,7 @@ def line_hashes(text: str) -> list[int]:
 _BLANK = int.from_bytes(hashlib.sha1(b"").digest()[:8], "little")
 
 
-class LineDedup:
+class LineDedup(CrossDocument):
     """The cross-document step. A record is a line; a decision names a line that goes."""
 
     schema = pa.schema(
@@ -107,10 +107,6 @@ class LineDedup:
             SELECT split, row, line FROM lines JOIN shared USING (key, scope) WHERE NOT again {others}
             UNION ALL SELECT split, row, line FROM records WHERE again
         """
-
-    def combine(self, decisions: pa.Table, documents: Documents) -> pa.Table:  # noqa: ARG002
-        """Return the decisions: each names its own line."""
-        return decisions
 
     def apply(self, document: Document, decisions: Sequence[Decision]) -> Document | Drop:
         """Remove the lines named; drop the document if none is left."""

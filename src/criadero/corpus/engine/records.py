@@ -7,7 +7,7 @@ range of keys by the statistics of the row groups. `decisions_of` reads what was
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain, groupby
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -23,6 +23,7 @@ from criadero.errors import DataError
 Records: TypeAlias = Mapping[str, Sequence[Any]]
 PLACE = [pa.field("split", pa.uint32()), pa.field("row", pa.uint32())]
 _GROUP_RECORDS = 1 << 16
+_BATCH_DECISIONS = 1 << 12
 
 
 def full_schema(step: CrossDocument) -> pa.Schema:
@@ -139,34 +140,31 @@ class Decisions:
         self, connection: duckdb.DuckDBPyConnection, paths: Sequence[Path], split: int, step: CrossDocument
     ) -> None:
         self._step = step
-        self._rows = groupby(_rows(connection, paths, split), key=lambda row: row["row"])
-        self._next: tuple[int, list[Decision]] | None = None
-        self._advance()
+        self._rows = _rows(connection, paths, split)
+        self._next = next(self._rows, None)
         self.row = -1
-
-    def _advance(self) -> None:
-        found = next(self._rows, None)
-        if found is None:
-            self._next = None
-        else:
-            row, group = found
-            self._next = row, [{k: v for k, v in values.items() if k != "row"} for values in group]
 
     def apply(self, document: Document) -> Any:
         """Decide about the document at `row`; rows are set in ascending order."""
-        while self._next is not None and self._next[0] < self.row:
-            self._advance()
-        mine = self._next is not None and self._next[0] == self.row
-        return self._step.apply(document, self._next[1] if mine and self._next is not None else ())
+        mine: list[Decision] = []
+        while self._next is not None and self._next[0] <= self.row:
+            if self._next[0] == self.row:
+                mine.append(self._next[1])
+            self._next = next(self._rows, None)
+        return self._step.apply(document, mine)
 
 
 def _rows(
     connection: duckdb.DuckDBPyConnection, paths: Sequence[Path], split: int
-) -> Iterator[dict[str, Any]]:
-    if paths:
-        query = (
-            f"SELECT row, * EXCLUDE (split, row) FROM {read_parquet(paths)} "
-            f"WHERE split = {split} ORDER BY ALL"
-        )
-        for batch in connection.sql(query).to_arrow_reader(2048):
-            yield from batch.to_pylist()
+) -> Iterator[tuple[int, Decision]]:
+    """Yield (row, decision) in order of row."""
+    query = (
+        f"SELECT row, * EXCLUDE (split, row) FROM {read_parquet(paths)} WHERE split = {split} ORDER BY ALL"
+    )
+    for batch in connection.sql(query).to_arrow_reader(_BATCH_DECISIONS):
+        names = batch.schema.names[1:]
+        # Much faster by column than `to_pylist` of the batch.
+        row, *columns = (column.to_pylist() for column in batch.columns)
+        values = zip(*columns, strict=True) if columns else repeat(())
+        for place, one in zip(row, values, strict=False):
+            yield place, dict(zip(names, one, strict=True))

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from criadero.corpus.document import Document, Drop
-from criadero.corpus.engine.stage import Decision, Documents
+from criadero.corpus.engine.stage import CrossDocument, Decision
 from criadero.corpus.sources.c4 import sentences
 from criadero.corpus.sources.c4.clean import MIN_SENTENCES
 
@@ -25,7 +25,7 @@ def md5_halves(text: str) -> tuple[int, int]:
     return int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:], "big")
 
 
-class UrlDedup:
+class UrlDedup(CrossDocument):
     """Keeps the newest page of each normalised address; of equally new ones the smallest text hash."""
 
     schema = pa.schema(
@@ -47,10 +47,6 @@ class UrlDedup:
         text, _ = md5_halves(document.text)
         return {"key": [key], "rest": [rest], "date": [document.metadata["date"]], "text": [text]}
 
-    def combine(self, decisions: pa.Table, documents: Documents) -> pa.Table:  # noqa: ARG002
-        """Take the decisions as they are."""
-        return decisions
-
     def apply(self, document: Document, decisions: Sequence[Decision]) -> Document | Drop:
         """Drop a page that another one of its address was preferred to."""
         return Drop("duplicate_url") if decisions else document
@@ -61,7 +57,7 @@ def make_url_dedup() -> UrlDedup:
     return UrlDedup()
 
 
-class LineDedup:
+class LineDedup(CrossDocument):
     """Keeps each line, whatever its case, in one page and there once; pages need three sentences still."""
 
     schema = pa.schema(
@@ -90,10 +86,6 @@ class LineDedup:
             "url_rest": [url_rest] * len(first),
             "line": list(first.values()),
         }
-
-    def combine(self, decisions: pa.Table, documents: Documents) -> pa.Table:  # noqa: ARG002
-        """Take the decisions as they are."""
-        return decisions
 
     def apply(self, document: Document, decisions: Sequence[Decision]) -> Document | Drop:
         """Take lines out that stay elsewhere, and repetitions within the page.

@@ -13,10 +13,10 @@ from typing import Any
 import pyarrow as pa
 
 from criadero.corpus.document import Document, Drop
-from criadero.corpus.engine.stage import Decision, Documents
+from criadero.corpus.engine.stage import CrossDocument, Decision
 
 
-class FileDedup:
+class FileDedup(CrossDocument):
     """Keeps the first of equal files, by repository, path and place in the input."""
 
     schema = pa.schema(
@@ -42,10 +42,6 @@ class FileDedup:
             "repo": [document.metadata["repo"]],
             "path": [document.metadata["path"]],
         }
-
-    def combine(self, decisions: pa.Table, documents: Documents) -> pa.Table:  # noqa: ARG002
-        """Take the decisions as they are."""
-        return decisions
 
     def apply(self, document: Document, decisions: Sequence[Decision]) -> Document | Drop:
         """Drop a copy, with the one that stays as detail."""
