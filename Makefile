@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh machine with Python 3.11+, make and a package index:
-#   make demo    train a small LLaMA on samples/ and let it talk
+#   make demo    make a corpus of samples/, train a small LLaMA on it and let it talk
 #   make test    format, lint, types, all tests, the demo included
 PYTHON ?= python3
 VENV := .venv
@@ -33,8 +33,13 @@ $(STAMP):
 soak: $(STAMP)
 	$(BIN)/python -m pytest tests/faults/soak.py --timeout 3600 -s
 
-# Each system that benchmarks/train_cpu.py compares with gets its own pinned environment.
-peers: $(patsubst %,benchmarks/peers/%/.venv/.ready,huggingface litgpt)
+# Each system that a benchmark compares with gets its own pinned environment.
+peers: $(patsubst %,benchmarks/peers/%/.venv/.ready,huggingface litgpt datatrove)
+
+benchmarks/peers/datatrove/.venv/.ready: benchmarks/peers/datatrove/requirements.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --requirement $<
+	touch $@
 
 benchmarks/peers/%/.venv/.ready: benchmarks/peers/%/requirements.txt
 	$(PYTHON) -m venv $(@D)
@@ -46,6 +51,7 @@ benchmarks: $(STAMP) peers
 	$(BIN)/python benchmarks/train_cpu.py --save
 	$(BIN)/python benchmarks/tokenize.py
 	$(BIN)/python benchmarks/loader.py
+	$(BIN)/python benchmarks/corpus.py --save
 
 clean:
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -136,8 +136,11 @@ except SystemExit:
 finally:
     sys.stderr.write(json.dumps(sorted(sys.modules)))
 """
-HEAVY = {"torch", "pydantic", "numpy", "transformers", "sentencepiece", "matplotlib"}
-VERBS = ["", "train", "generate", "chat", "import", "runs", "demo", "doctor", "tokenizer", "shards"]
+HEAVY = {"torch", "pydantic", "numpy", "transformers", "sentencepiece", "matplotlib", "ray", "duckdb", "pyarrow"}
+VERBS = (
+    ["", "train", "generate", "chat", "import", "runs", "demo", "doctor", "tokenizer", "shards"]
+    + ["corpus", "ngram", "benchmarks", "samples"]
+)
 
 
 @pytest.mark.parametrize("verb", VERBS)
