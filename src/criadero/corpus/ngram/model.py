@@ -163,7 +163,7 @@ class NgramModel:
         """Return the log10 probabilities of all words of a row but the first, in blocks."""
         found = []
         for start in range(1, len(row), _BLOCK_WORDS):
-            before = max(0, start - self.order + 1)
+            before = max(0, start - max(1, self.order - 1))
             found.append(self._conditional(row[before : start + _BLOCK_WORDS])[start - before - 1 :])
         return found
 
