@@ -62,8 +62,11 @@ def _without_bibliography(tokens: Sequence[str], first: int, *, drop_appendix: b
     while index < len(tokens):
         token = tokens[index]
         name = environment_at(tokens, index) if token in {"\\begin", "\\end"} else ""
-        if token == "\\end" and name == "document":
-            break
+        if name == "document":
+            if token == "\\end":
+                break
+            index += 4
+            continue
         appendix = token == "\\appendix" or (token == "\\begin" and name in _APPENDICES)
         bibliography = token in _BIBLIOGRAPHY_COMMANDS or (token == "\\begin" and name in _BIBLIOGRAPHIES)
         if drop_appendix and (appendix or bibliography):

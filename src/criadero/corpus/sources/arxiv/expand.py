@@ -269,6 +269,11 @@ class _Expander:
         definition = self._try(lambda: read_definition(token, self))
         if definition is None:
             self._emit(token)
+            following = self.peek()
+            if following is not None and following[0] == "\\":
+                # The name of what could not be defined is no use of it.
+                self.next()
+                self._emit(following)
         else:
             self._apply(definition)
             self.skip_blanks()

@@ -14,7 +14,7 @@ from typing import Literal
 from criadero.config import Config
 from criadero.corpus.engine.stage import Each, Read, Recipe, Split
 from criadero.corpus.sources.arxiv.clean import make_cleaner
-from criadero.corpus.sources.arxiv.read import make_reader
+from criadero.corpus.sources.arxiv.read import make_reader, paper_id
 from criadero.errors import DataError
 
 # Work of some seconds for one task.
@@ -76,7 +76,18 @@ def _splits(files: Sequence[tuple[str, Path]]) -> Iterator[Split]:
     for name, path in files:
         if path.suffix.lower() == ".tar":
             yield Split(name=name, path=str(path))
-    singles = [[name, str(path)] for name, path in files if path.suffix.lower() != ".tar"]
+    singles = _named([(name, path) for name, path in files if path.suffix.lower() != ".tar"])
     for start in range(0, len(singles), PAPERS_PER_SPLIT):
         part = singles[start : start + PAPERS_PER_SPLIT]
-        yield Split(name=part[0][0], path=str(Path(part[0][1]).parent), parts={"files": part})
+        yield Split(name=part[0][1], path=str(Path(part[0][2]).parent), parts={"files": part})
+
+
+def _named(files: Sequence[tuple[str, Path]]) -> list[list[str]]:
+    """Return identity, name and path of each file; one named for a paper that is there already is a file."""
+    seen: set[str] = set()
+    found = []
+    for name, path in files:
+        identity = name if paper_id(name) in seen else paper_id(name)
+        seen.add(identity)
+        found.append([identity, name, str(path)])
+    return found

@@ -43,8 +43,8 @@ def lex(text: str) -> list[str]:
 def render(tokens: Sequence[str]) -> str:
     r"""Return source with the tokens given: `lex` of it finds them again.
 
-    Blanks are one space, one line end or one blank line, and none at the end; a space keeps a control word from growing into the
-    letters that follow.
+    Blanks are one space, one line end or one blank line, and none at the end; a space keeps a control word
+    from growing into the letters that follow.
     """
     parts: list[str] = []
     owed = 0  # 1 space, 2 line end, 3 paragraph
@@ -82,7 +82,7 @@ def environment_at(tokens: Sequence[str], index: int) -> str:
 
 
 def _closes_too_much(line: str) -> bool:
-    r"""Return whether a brace closes that was open before: `\begin{verbatim}` in a definition is just a name."""
+    r"""Return whether a brace closes that was open before, as behind `\begin{verbatim}` in a definition."""
     if "}" not in line:
         return False
     depth = 0
