@@ -285,7 +285,10 @@ def _function_section(function: Any) -> str:
 
 
 def _returned(functions: list[Any]) -> list[Any]:
-    found = [typing.get_type_hints(function)["return"] for function in functions]
+    from criadero.corpus.build import CorpusResult  # which api.py imports only where it is needed
+
+    names = {"CorpusResult": CorpusResult}
+    found = [typing.get_type_hints(function, localns=names)["return"] for function in functions]
     return list(dict.fromkeys(found))
 
 

@@ -7,16 +7,18 @@ everything else may move.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from criadero import config as configuration
+from criadero.corpus.extra import require_extra
 from criadero.errors import FormatError, UsageError
 from criadero.formats.importing import DTYPES, Imported
 from criadero.formats.importing import import_model as _import_model
-from criadero.formats.load import LoadedModel
+from criadero.formats.load import LoadedModel, load_tokenizer
 from criadero.formats.load import load_model as _load_model
 from criadero.generate.engine import Completion, Generator
 from criadero.generate.sampling import SamplingConfig
@@ -30,7 +32,44 @@ from criadero.train.config import RunConfig
 from criadero.train.loop import TrainResult
 from criadero.train.loop import train as _train
 
-__all__ = ["build_shards", "generate", "import_model", "load_model", "train", "train_tokenizer"]
+if TYPE_CHECKING:
+    from criadero.corpus.build import CorpusResult
+
+__all__ = [
+    "build_corpus",
+    "build_shards",
+    "generate",
+    "import_model",
+    "load_model",
+    "train",
+    "train_tokenizer",
+]
+
+
+def build_corpus(
+    recipe: str | Path, out: str | Path, *overrides: str, workers: int | None = None
+) -> CorpusResult:
+    """Make a corpus from raw data, or go on with one that was begun.
+
+    What comes out in `out/documents/SOURCE` is an input of `build_shards`. Needs the libraries of
+    `pip install 'criadero[corpus]'`.
+
+    Args:
+        recipe: a TOML file.
+        out: folder to make.
+        overrides: settings to replace, `section.key=value`.
+        workers: tasks at a time, on a Ray of our own; 0 works in this process, None means one for each core.
+    """
+    with require_extra("building a corpus"):
+        from criadero.corpus.build import build
+        from criadero.corpus.config import load_recipe
+        from criadero.corpus.engine.executor import Inline
+        from criadero.corpus.engine.ray_executor import RayExecutor
+
+    config = load_recipe(Path(recipe), overrides)
+    tokenizer = None if config.mixture.tokenizer is None else load_tokenizer(config.mixture.tokenizer)
+    with nullcontext(Inline()) if workers == 0 else RayExecutor(workers) as executor:
+        return build(config, Path(out), executor=executor, tokenizer=tokenizer)
 
 
 def train_tokenizer(
@@ -53,7 +92,7 @@ def build_shards(
     """Encode text files into token shards with a train and a held-out split.
 
     Args:
-        inputs: .txt or .jsonl files, or folders of them.
+        inputs: .txt, .jsonl or .parquet files, or folders of them.
         out: folder to make.
         settings: fields of `ShardConfig`, such as `heldout_fraction`.
     """
