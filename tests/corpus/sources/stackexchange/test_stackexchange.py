@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import py7zr
@@ -17,6 +19,8 @@ from criadero.corpus.sources.stackexchange.dump import Site, find_sites, largest
 from criadero.corpus.sources.stackexchange.recipe import StackExchangeConfig, stages
 from criadero.errors import DataError
 from stackexchange_dumps import HEAD, TAIL, answer, question, row, write
+
+SAMPLE = Path(__file__).parents[4] / "samples" / "raw" / "stackexchange"
 
 
 def _run(*inputs: Path, **settings: object) -> InlineResult:
@@ -378,3 +382,21 @@ def test_twice_the_rows_take_less_than_three_times_as_long(tmp_path: Path) -> No
     for unit in (b"<row <", b"<a>", question(1, "&" * 3000), b'<row Body="', b"\xff"):
         count = 2_000_000 // len(unit)
         assert seconds(HEAD + unit * 2 * count) < 3 * seconds(HEAD + unit * count) + 0.1
+
+
+def test_the_sample_sites_give_a_thread_for_every_question() -> None:
+    result = _run(SAMPLE)
+    counts = Counter(document.metadata["site"] for document in result.documents)
+    assert counts == {"bicycles.example.com": 7, "cooking.example.com": 7, "gardening.example.com": 8}
+    assert _bad(result) == [("bicycles.example.com:21", "orphan_answer")]
+    texts = {document.id: document.text for document in result.documents}
+    assert (
+        '\n    if width_mm < 20 or width_mm > 60:\n        raise ValueError("no idea")\n'
+        in (texts["bicycles.example.com:5"])
+    )
+    assert "\n- it does not like\n  - leaves lying on it,\n" in texts["gardening.example.com:11"]
+    assert texts["bicycles.example.com:11"].startswith("Is <b>steel</b> really")
+    eggs = next(document for document in result.documents if document.id == "cooking.example.com:1")
+    assert eggs.metadata["answer_ids"] == "5,6,4,2,3"
+    for text in texts.values():
+        assert not re.search(r"</?(p|code|li|em|strong|a|img|blockquote)\b|&(amp|lt|gt|quot);", text)
