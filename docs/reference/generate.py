@@ -1,4 +1,4 @@
-"""The reference pages that come from the program itself: cli.md, config.md, api.md, errors.md.
+"""The reference pages that come from the program itself: cli.md, config.md, recipe.md, api.md, errors.md.
 
     python docs/reference/generate.py           rewrites them
     python docs/reference/generate.py --check   fails, naming the page, if one says something else
@@ -35,6 +35,14 @@ A training config is a TOML file; `section.key=value` after it on the command li
 Unknown keys are refused, and all faults are reported at once. What a run really used is in its
 `config.toml`."""
 
+RECIPE_OPENING = """\
+A recipe of `criadero corpus build` is a TOML file; `section.key=value` behind it on the command line
+replaces a setting. Besides the tables below it may have `include = ["other.toml"]`, which takes over the
+sources of other recipes. Paths are relative to the file they stand in. Unknown keys are refused, and all
+faults are reported at once. `false` leaves out a step that can be left out, `{}` asks for one with its
+defaults. The resolved recipe is in the `manifest.json` of the corpus. How to write one:
+[build a corpus](../guides/build-a-corpus.md)."""
+
 PRESETS_OPENING = """\
 `preset = "NAME"` in `[model]` stands for the preset's fields; fields beside it win.
 
@@ -67,6 +75,7 @@ def pages() -> dict[str, str]:
     """Return the content of every generated page by its file name."""
     makers: dict[str, Callable[[], str]] = {
         "api.md": api_page, "cli.md": cli_page, "config.md": config_page, "errors.md": errors_page,
+        "recipe.md": recipe_page,
     }  # fmt: skip
     return {name: maker() for name, maker in makers.items()}
 
@@ -135,6 +144,33 @@ def config_page() -> str:
         )
         + "\n"
     )
+
+
+def recipe_page() -> str:
+    """Return every table of a corpus recipe, and the settings of each kind of source."""
+    from criadero.corpus.config import KINDS, CorpusConfig, SourceConfig, recipe_module
+
+    kinds = {kind: getattr(recipe_module(kind), name) for kind, (_, name) in KINDS.items()}
+    parts = [
+        "# Settings of a corpus",
+        NOTE,
+        RECIPE_OPENING,
+        _model_section("The whole file", CorpusConfig, level=2),
+        *_with_nested("`[sources.NAME]`", "`{}`", SourceConfig),
+    ]
+    for name, field in CorpusConfig.model_fields.items():
+        if name != "sources":
+            parts += [_model_section(f"`[{name}]`", model, level=2) for model in _models_in(field.annotation)]
+    for kind, model in kinds.items():
+        parts += _with_nested(f"`[sources.NAME]` of kind `{kind}`", f"`{{}}` of kind `{kind}`", model)
+    return "\n\n".join(parts) + "\n"
+
+
+def _with_nested(title: str, nested_title: str, model: Any) -> Iterator[str]:
+    yield _model_section(title, model, level=2)
+    for name, field in model.model_fields.items():
+        for nested in _models_in(field.annotation):
+            yield _model_section(nested_title.format(name), nested, level=3)
 
 
 def _sections(root: Any) -> Iterator[str]:
@@ -208,7 +244,7 @@ def _type_text(annotation: Any, *, models: bool = False) -> str:
         bounds = " and ".join(f"{sign} {value}" for sign, value in _bounds(_flat(parts[1:])))
         return _type_text(parts[0], models=models) + (f" {bounds}" if bounds else "")
     if origin is typing.Literal:
-        return " or ".join(f"`{part}`" for part in parts)
+        return " or ".join(f"`{str(part).lower() if isinstance(part, bool) else part}`" for part in parts)
     if origin in (typing.Union, types.UnionType):
         return " or ".join(_type_text(p, models=models) for p in parts if p is not type(None))
     if origin is tuple:
@@ -240,6 +276,8 @@ def _default_text(field: Any) -> str:
         return "required"
     if field.default is None:
         return "unset"
+    if field.default == "":
+        return "empty"
     if isinstance(field.default, BaseModel):
         return "see below"
     if isinstance(field.default, tuple):

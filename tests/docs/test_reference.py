@@ -10,6 +10,8 @@ from types import ModuleType
 
 import pytest
 
+from criadero.corpus.config import KINDS, recipe_module
+
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 
 
@@ -27,7 +29,7 @@ def pages() -> dict[str, str]:
     return load_generator().pages()
 
 
-@pytest.mark.parametrize("name", ["api.md", "cli.md", "config.md", "errors.md"])
+@pytest.mark.parametrize("name", ["api.md", "cli.md", "config.md", "errors.md", "recipe.md"])
 def test_a_generated_page_is_what_the_program_says_now(name: str, pages: dict[str, str]) -> None:
     assert (REFERENCE / name).read_text() == pages[name], "run `python docs/reference/generate.py`"
 
@@ -37,9 +39,23 @@ def test_every_page_is_checked(pages: dict[str, str]) -> None:
 
 
 def test_every_setting_says_what_it_means(pages: dict[str, str]) -> None:
-    rows = [line for line in pages["config.md"].splitlines() if line.startswith("| `")]
-    assert len(rows) > 60
+    rows = [line for name in ("config.md", "recipe.md") for line in rows_of(pages[name])]
+    assert len(rows) > 140
     assert [row for row in rows if row.endswith("|  |")] == []
+
+
+def rows_of(page: str) -> list[str]:
+    return [line for line in page.splitlines() if line.startswith("| `")]
+
+
+def test_every_kind_of_source_and_each_of_its_settings_is_on_the_page_of_recipes(
+    pages: dict[str, str],
+) -> None:
+    for kind, (_, name) in KINDS.items():
+        section = pages["recipe.md"].split(f"## `[sources.NAME]` of kind `{kind}`\n")[1].split("\n## ")[0]
+        own = getattr(recipe_module(kind), name).model_fields
+        listed = {line.split("`")[1] for line in rows_of(section)}
+        assert set(own) <= listed
 
 
 def test_a_page_that_drifted_fails_the_check_and_is_named(tmp_path: Path) -> None:
