@@ -36,7 +36,7 @@ def estimate(sentences: Sequence[Sequence[str]], order: int) -> Model:
                 probability[gram] = (count - _of(discounts[k - 1], count)) / total + backoff[context] * lower
     probability["<unk>",] = backoff[()] / len(words)
     probability["<s>",] = 1.0
-    return {gram: (math.log10(p), math.log10(backoff.get(gram, 1.0))) for gram, p in probability.items()}
+    return {gram: (_log10(p), _log10(backoff.get(gram, 1.0))) for gram, p in probability.items()}
 
 
 def _counts(
@@ -59,7 +59,7 @@ def _discounts(
     raw: Counter[Gram], adjusted: dict[Gram, int], sentences: Sequence[Sequence[str]], k: int, order: int
 ) -> Sequence[float]:
     counts = dict(adjusted)
-    if k < order and (last := _last(raw, sentences, order)) is not None:
+    if k < order and (last := _last(raw, sentences, k, order)) is not None:
         counts[last] = raw[last]
     n = Counter(counts.values())
     if not (n[1] and n[2] and n[3]):
@@ -69,8 +69,8 @@ def _discounts(
     return found if all(0 <= found[j] <= j for j in (1, 2, 3)) else FALLBACK
 
 
-def _last(raw: Counter[Gram], sentences: Sequence[Sequence[str]], order: int) -> Gram | None:
-    """The suffix, of the length of `raw`, of the last full n-gram in suffix order; lmplz counts it raw."""
+def _last(raw: Counter[Gram], sentences: Sequence[Sequence[str]], k: int, order: int) -> Gram | None:
+    """The suffix of k words of the last full n-gram in suffix order; lmplz counts it raw."""
     ids = {word: i for i, word in enumerate(["<unk>", "<s>", "</s>"])}
     for sentence in sentences:
         for word in sentence:
@@ -80,12 +80,16 @@ def _last(raw: Counter[Gram], sentences: Sequence[Sequence[str]], order: int) ->
         row = ["<s>"] * (order - 1) + [*sentence, "</s>"]
         full += [tuple(row[i : i + order]) for i in range(len(row) - order + 1)]
     last = max(full, key=lambda gram: [ids[word] for word in reversed(gram)])
-    suffix = last[order - len(next(iter(raw))) :]
+    suffix = last[order - k :]
     return suffix if suffix in raw else None
 
 
 def _of(discounts: Sequence[float], count: int) -> float:
     return discounts[min(count, 3)]
+
+
+def _log10(value: float) -> float:
+    return math.log10(value) if value > 0 else -math.inf
 
 
 def read_arpa(text: str) -> Model:

@@ -12,10 +12,16 @@ import pytest
 from typer.testing import CliRunner
 
 from criadero.cli.app import app
+from criadero.corpus.ngram import text as text_files
 from criadero.corpus.ngram.config import NgramConfig
 from criadero.corpus.ngram.model import NgramModel
 from criadero.corpus.ngram.score import bits_per_byte, score
+from criadero.corpus.ngram.text import score_texts
 from criadero.corpus.ngram.train import train, train_on_tokens
+from criadero.errors import DataError
+from criadero.formats.load import load_tokenizer
+from criadero.tokenizer.train import TokenizerTrainConfig
+from criadero.tokenizer.train import train as train_tokenizer
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -81,3 +87,52 @@ def test_the_verbs_train_on_lines_and_score_as_kenlm_does(tmp_path: Path) -> Non
 def golden_counts(case: str) -> list[str]:
     text = gzip.decompress((GOLDEN / f"{case}.arpa.gz").read_bytes()).decode()
     return [line.split("=")[1] for line in text.split("\n\n")[0].split("\n")[1:]]
+
+
+def test_with_a_tokenizer_documents_are_sentences_and_the_model_knows_whose_tokens(tmp_path: Path) -> None:
+    text = gzip.decompress((GOLDEN / "prose.txt.gz").read_bytes()).decode()
+    for vocab_size, name in ((400, "one"), (420, "other")):
+        train_tokenizer({"prose": [text]}, tmp_path / name, TokenizerTrainConfig(vocab_size=vocab_size))
+    lines = "".join(json.dumps({"text": line}) + "\n" for line in text.split("\n"))
+    (tmp_path / "text.jsonl").write_text(lines)
+    arguments = ("ngram", "train", tmp_path / "text.jsonl", "--out", tmp_path / "m", "--memory", "64MB")
+    run(*arguments, "--tokenizer", tmp_path / "one")
+    found = json.loads(
+        run(
+            "ngram",
+            "score",
+            tmp_path / "m",
+            tmp_path / "text.jsonl",
+            "--tokenizer",
+            tmp_path / "one",
+            "--json",
+        )
+    )
+    assert found["sentences"] == len(text.split("\n"))
+    tokenizer = load_tokenizer(tmp_path / "one")
+    model = NgramModel.open(tmp_path / "m")
+    documents = [np.array(tokenizer.encode(line), np.int32) for line in text.split("\n")]
+    text_bytes = sum(len(line.encode()) for line in text.split("\n"))
+    wanted = bits_per_byte(model, documents, text_bytes=text_bytes, vocab_size=tokenizer.vocab_size)
+    assert found["bits_per_byte"] == pytest.approx(wanted)
+    with pytest.raises(DataError, match="another tokenizer"):
+        score_texts(model, [tmp_path / "text.jsonl"], tokenizer=load_tokenizer(tmp_path / "other"))
+    with pytest.raises(DataError, match="name its tokenizer"):
+        score_texts(model, [tmp_path / "text.jsonl"])
+
+
+def test_a_text_file_longer_than_any_line_may_be_is_read_line_by_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_files, "MAX_LINE_BYTES", 10)
+    (tmp_path / "a.txt").write_bytes(b"a b c\r\n" * 100 + b"last \xc3\xbc")
+    size = text_files.TextSize()
+    assert list(text_files.read_lines([tmp_path], size)) == ["a b c\r"] * 100 + ["last ü"]
+    assert size.num_bytes == 7 * 100 + 8
+    for content, message in (
+        (b"a\n" + b"b" * 11, "line 2: more than 10 bytes"),
+        (b"a\n\xff\n", "line 2: not UTF-8"),
+    ):
+        (tmp_path / "a.txt").write_bytes(content)
+        with pytest.raises(DataError, match=message):
+            list(text_files.read_lines([tmp_path], size))

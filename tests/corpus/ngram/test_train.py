@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import naive_ngram
 from criadero.corpus.ngram.config import NgramConfig
 from criadero.corpus.ngram.model import NgramModel
+from criadero.corpus.ngram.smooth import discounts
 from criadero.corpus.ngram.train import NgramProgress, train, train_on_tokens
 from criadero.errors import DataError
 
@@ -143,3 +144,35 @@ def test_memory_is_flat_when_the_text_grows_four_times(tmp_path: Path) -> None:
 
     small, large = peak_bytes(150), peak_bytes(600)
     assert large - small < 4 << 20
+
+
+def test_discounts_are_those_of_chen_and_goodman() -> None:
+    # n1 .. n4 = 4, 2, 2, 3: Y = 4 / (4 + 2 * 2) = 1/2.
+    # D1 = 1 - 2Y * 2/4, D2 = 2 - 3Y * 2/2, D3 = 3 - 4Y * 3/2.
+    assert discounts(np.array([[9, 4, 2, 2, 3]]), fallback=False).tolist() == [[0, 0.5, 0.5, 0]]
+    # With n4 = 4, D3 would be -1: out of range, which takes all four from the fallback.
+    assert discounts(np.array([[9, 4, 2, 2, 4]]), fallback=True).tolist() == [[0, 0.5, 1, 1.5]]
+
+
+KILLED_SCRIPT = """
+import os, signal, sys
+from pathlib import Path
+from criadero.corpus.ngram.train import train
+def kill(progress):
+    if progress.stage == sys.argv[2]:
+        os.kill(os.getpid(), signal.SIGKILL)
+train(["a b c", "b c"], Path(sys.argv[1]), progress=kill)
+"""
+
+
+@pytest.mark.parametrize("stage", ["count", "smooth", "write"])
+def test_a_killed_training_leaves_no_model_and_the_next_one_removes_its_files(
+    stage: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "model"
+    done = subprocess.run([sys.executable, "-c", KILLED_SCRIPT, str(out), stage], check=False)
+    assert done.returncode == -9
+    assert not out.exists()
+    assert [path.name.partition("-")[0] for path in tmp_path.iterdir()] == ["model.work.tmp"]
+    train(["a b c", "b c"], out)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]

@@ -288,7 +288,7 @@ class _Reader:
             backoff = float(parts[order + 1]) if len(parts) > order + 1 else 0.0
         except ValueError as problem:
             raise self._fault(f"not a number: {problem}") from None
-        if not (math.isfinite(probability) and math.isfinite(backoff)) or probability > 0:
+        if not (-math.inf < probability <= 0 and -math.inf <= backoff < math.inf):
             raise self._fault(f"impossible log10 probability or backoff: {probability}, {backoff}")
         return probability, backoff
 

@@ -7,6 +7,8 @@ the text and the model lies in temporary files beside the output, so that memory
 
 from __future__ import annotations
 
+import glob
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -155,13 +157,15 @@ def _train(
 
 @contextmanager
 def work_folder(out: Path) -> Iterator[Path]:
-    """Make a folder for temporary files beside `out` and remove it at the end.
+    """Make a folder for temporary files beside `out`, remove it at the end, and those of killed processes.
 
     Raises:
         RunError: it cannot be made.
     """
     folder = temporary_path(out.with_name(f"{out.name}.work"))
-    shutil.rmtree(folder, ignore_errors=True)
+    for left in out.parent.glob(f"{glob.escape(out.name)}.work.tmp-*"):
+        if left == folder or not _is_running(left.name.rpartition("-")[2]):
+            shutil.rmtree(left, ignore_errors=True)
     try:
         folder.mkdir(parents=True)
     except (OSError, ValueError) as problem:
@@ -171,3 +175,13 @@ def work_folder(out: Path) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_running(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except PermissionError:
+        return True
+    except (ValueError, OverflowError, ProcessLookupError):
+        return False
+    return True

@@ -85,4 +85,5 @@ class Trie:
 
 
 def _log10(values: F32) -> F32:
-    return np.log10(values.astype(np.float64)).astype(np.float32)
+    with np.errstate(divide="ignore"):  # discounts of 0 leave nothing to back off with: -inf, as in lmplz
+        return np.log10(values.astype(np.float64)).astype(np.float32)
