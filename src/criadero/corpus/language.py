@@ -1,4 +1,4 @@
-"""Which language a document is in, by fastText's model of 176 languages; others than those wanted are dropped.
+"""Which language a document is in, by fastText's model of 176 languages; those not wanted are dropped.
 
 Entry point: `stage(config)`. CCNet's rule: the likeliest language of the whole document, kept from a score
 of 0.5 on. CCNet deletes newlines before, which glues words together, and rounds the score, which lets 0.495
@@ -82,6 +82,7 @@ class Identifier:
             raise DataError(f"`{path}` is no fastText model: {problem}") from None
 
     def __call__(self, text: str) -> tuple[str, float]:
+        # differs from paper: its CCNet deletes newlines; the score here is not rounded either.
         labels, scores = self._model.predict(text.replace("\n", " "), k=1, threshold=0.0)
         if not labels:
             return "", 0.0

@@ -31,6 +31,7 @@ class LineDedupConfig(Config):
             the first.
     """
 
+    # differs from paper: its CCNet holds the lines of 50 shards at a time, about 3 % of a dump.
     scope: str = Field(default="dump", pattern=r"^(group:\d{1,9}|dump|all)$")
     policy: Literal["drop_all", "keep_first"] = "drop_all"
 

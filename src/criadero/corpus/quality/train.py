@@ -59,6 +59,7 @@ def train(
         DataError: there is no text, or too little of it for a model.
     """
     config = config or LanguageModelConfig()
+    # differs from paper: its CCNet learns from the openings of articles.
     _train_pieces(texts(), folder / PIECES_FILE, config)
     pieces = load_pieces(folder / PIECES_FILE)
     sentences = (pieces.encode(line, out_type=str) for line in _normalised(texts()))

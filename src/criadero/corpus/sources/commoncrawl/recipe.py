@@ -70,6 +70,7 @@ class CommonCrawlConfig(Config):
     perplexity_model: Path | None = None
     train_on: str = "wikipedia"
     calibration_pages: int = Field(default=20_000, ge=1)
+    # differs from paper: off unless asked for, because it needs a dump that cites enough of the pages held.
     references: ReferenceConfig | None = None
     reference_model: Path | None = None
     wikipedia_dumps: tuple[Path, ...] = ()

@@ -62,6 +62,7 @@ def strip_header(text: str, language: str) -> str:
 
     Blank lines after such a comment go with it. Doing it again changes nothing.
     """
+    # differs from paper: it used regular expressions; read as comments, shebangs and titles are told apart.
     parts = list(_leading(text, BY_LANGUAGE[language].comments))
     if not any(part.is_legal() for part in parts):
         return text

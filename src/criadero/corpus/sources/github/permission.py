@@ -23,6 +23,7 @@ def make_permission(*, allowed: Sequence[str]) -> DocumentFunction:
     names = frozenset(allowed)
 
     def keep(document: Document) -> Document | Drop:
+        # differs from paper: it judged projects; here the header of a file overrules its project.
         comments = leading_comments(document.text, document.metadata["language"])
         if (own := licence.of_header(comments)) is not None:
             if not licence.allows(own, names):
