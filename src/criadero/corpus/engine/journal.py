@@ -1,6 +1,6 @@
 """The journal of a corpus folder: which tasks are done, which documents are not tried again.
 
-    {"task": KEY, "label": ..., "result": {...}, "files": [{"name", "size_bytes", "sha256"}]}
+    {"task": KEY, "label": ..., "folder": NAME, "result": {...}, "files": [{"name", "size_bytes", "sha256"}]}
     {"guilty": KEY, "index": N, "stage": N, "detail": ...}
     {"input": PATH, "size_bytes": N, "mtime_ns": N, "sha256": ...}
 
@@ -50,7 +50,7 @@ class Journal:
 
     def _take(self, entry: dict[str, Any]) -> None:
         if "task" in entry:
-            self.tasks[entry["task"]] = {"result": entry["result"], "files": entry["files"]}
+            self.tasks[entry["task"]] = {name: entry[name] for name in ("folder", "result", "files")}
         elif "guilty" in entry:
             guilt = Guilt(entry["stage"], entry["detail"])
             self.guilty.setdefault(entry["guilty"], {})[entry["index"]] = guilt
@@ -71,21 +71,22 @@ class Journal:
         for entry in entries:
             self._take(entry)
 
-    def commit(self, key: str, label: str, done: dict[str, Any]) -> None:
-        """Say that a task is done and its folder whole."""
+    def commit(self, key: str, label: str, *, folder: str, done: dict[str, Any]) -> None:
+        """Say that a task is done and that this folder holds all it wrote."""
         files.fault_point("task-written")
-        self._append({"task": key, "label": label, **done})
+        self._append({"task": key, "label": label, "folder": folder, **done})
         files.fault_point("task-committed")
 
     def blame(self, key: str, index: int, guilt: Guilt) -> None:
         """Say that a record of a task is not to be tried again."""
         self._append({"guilty": key, "index": index, "stage": guilt.stage, "detail": guilt.detail})
 
-    def is_done(self, key: str, folder: Path) -> bool:
-        """Whether a task is committed and its files are there with the sizes they had."""
+    def is_done(self, key: str, work: Path) -> bool:
+        """Whether a task is committed and its files are there, below `work`, with the sizes they had."""
         entry = self.tasks.get(key)
         if entry is None:
             return False
+        folder = work / entry["folder"]
         try:
             return all((folder / f["name"]).stat().st_size == f["size_bytes"] for f in entry["files"])
         except OSError:

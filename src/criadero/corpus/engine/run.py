@@ -198,7 +198,7 @@ class _SourceRun:
         self, key: str, map_keys: list[list[str]], exchange_keys: list[str], hashes: dict[str, str]
     ) -> dict[str, Any]:
         (self.work / "cursors").mkdir(parents=True, exist_ok=True)
-        files.remove_leftovers(self.work)
+        self._remove_leftovers()
         decisions: tuple[Path, ...] = ()
         done: list[list[dict[str, Any]]] = []
         for segment, here in zip(self.segments, map_keys, strict=True):
@@ -207,15 +207,23 @@ class _SourceRun:
             done.append(self.schedule.run(segment.label, tasks))
             if segment.end is not None:
                 exchange = exchange_keys[segment.number]
-                decisions = self._exchange(segment, exchange, [t.folder for t in tasks], done[-1])
+                decisions = self._exchange(segment, exchange, done[-1])
         return self._publish(key, map_keys, done, hashes)
 
     def _folder(self, key: str) -> Path:
-        return self.work / key[:32]
+        """Return what a task that is done wrote."""
+        return self.work / str(self.schedule.journal.tasks[key]["folder"])
+
+    def _remove_leftovers(self) -> None:
+        """Remove what tasks wrote that were not committed."""
+        kept = {entry["folder"] for entry in self.schedule.journal.tasks.values()} | {"cursors"}
+        for folder in self.work.iterdir():
+            if folder.name not in kept:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _task(self, key: str, label: str, function: Any, work: Any) -> Task:
         cursor = self.work / "cursors" / key[:32]
-        return Task(key, label, function, work, self._folder(key), cursor, self.memory_bytes)
+        return Task(key, label, function, work, self.work / key[:32], cursor, self.memory_bytes)
 
     def _map_task(
         self,
@@ -238,12 +246,11 @@ class _SourceRun:
         )
         return self._task(key, f"`{self.source}`, {segment.label}, split {split.name}", map_split, work)
 
-    def _exchange(
-        self, segment: Segment, key: str, folders: list[Path], done: list[dict[str, Any]]
-    ) -> tuple[Path, ...]:
+    def _exchange(self, segment: Segment, key: str, done: list[dict[str, Any]]) -> tuple[Path, ...]:
         """Decide about the records of all splits; return the files with the decisions."""
         assert segment.end is not None
         label = f"{segment.end.name}: decide"
+        folders = [self.work / entry["folder"] for entry in done]
         runs = tuple(
             folder / run_name(number)
             for folder, entry in zip(folders, done, strict=True)
@@ -260,7 +267,7 @@ class _SourceRun:
             for start, stop in self._ranges(total_bytes)
         ]
         self.schedule.run(label, tasks)
-        decisions = tuple(task.folder / DECISIONS for task in tasks)
+        decisions = tuple(self._folder(task.key) / DECISIONS for task in tasks)
         if not combines(made(segment, segment.end)):
             return decisions
         documents = tuple(folder / DOCUMENTS for folder in folders)
@@ -270,7 +277,7 @@ class _SourceRun:
             keys.range_key(key, -1, None), f"`{self.source}`, {label}", combine_decisions, work
         )
         self.schedule.run(label, [combine])
-        return (combine.folder / DECISIONS,)
+        return (self._folder(combine.key) / DECISIONS,)
 
     def _ranges(self, total_bytes: int) -> list[tuple[int, int | None]]:
         """Cut the keys so that DuckDB sorts each range in memory, and every worker has one."""

@@ -7,6 +7,7 @@ aside; so does a reader that cannot get past a record, at the cost of the rest o
 from __future__ import annotations
 
 import logging
+import secrets
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -83,7 +84,7 @@ class Schedule:
         self._part = _Part(stage, len(tasks))
         waiting = []
         for task in reversed(tasks):
-            if self.journal.is_done(task.key, task.folder):
+            if self.journal.is_done(task.key, task.folder.parent):
                 self._count(task)
             else:
                 waiting.append(self._with_guilt(task))
@@ -111,8 +112,11 @@ class Schedule:
             self._show()
 
     def _submit(self, watched: _Watched) -> None:
-        task = watched.task
+        # A try that was given up may still be writing, on a node that is only slow or for a driver that died.
+        name = f"{watched.task.key[:32]}-{secrets.token_hex(4)}"
+        task = replace(watched.task, folder=watched.task.folder.with_name(name))
         task.cursor.unlink(missing_ok=True)
+        watched.task = task
         watched.position, watched.since, watched.late = None, monotonic(), ""
         self._watched[task.key] = watched
         self.executor.submit(task)
@@ -137,13 +141,13 @@ class Schedule:
         watched = self._watched.pop(ended.task.key)
         task = watched.task
         if ended.done is not None:
-            self.journal.commit(task.key, task.label, ended.done)
+            self.journal.commit(task.key, task.label, folder=task.folder.name, done=ended.done)
             for one in ended.done["result"].get("set_aside", []):
                 logger.warning("set aside in %s: %s", task.label, _say(one))
             self._count(task)
             task.cursor.unlink(missing_ok=True)
             return
-        for leftover in task.folder.parent.glob(f"{task.folder.name}.tmp-*"):
+        for leftover in task.folder.parent.glob(f"{task.folder.name}*"):
             shutil.rmtree(leftover, ignore_errors=True)
         if isinstance(ended.error, ReaderFailed):
             self._blame(watched, ended.error.index, 0, f"the reader raised {ended.error.detail}")

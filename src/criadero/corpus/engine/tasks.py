@@ -43,7 +43,7 @@ class Task:
         label: what progress and errors call it.
         function: one of the functions of this module.
         work: its first argument.
-        folder: what it writes, whole.
+        folder: what it writes, whole; each try has one of its own.
         cursor: where it says how far it is.
         memory_bytes: what it may use.
     """
@@ -111,7 +111,6 @@ def perform(task: Task, *, beat: Callable[[], None] | None = None) -> dict[str, 
     Raises:
         ResourceError: the disk is full.
     """
-    shutil.rmtree(task.folder, ignore_errors=True)
     with (
         _full_disk(task.folder),
         closing(Cursor(task.cursor, beat=beat)) as cursor,
