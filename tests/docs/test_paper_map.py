@@ -78,4 +78,4 @@ def section_named(name: str, reference: str) -> str:
     )
     headings = [line for line in reference.splitlines() if re.fullmatch(rf"##+ ({'|'.join(forms)})", line)]
     assert len(headings) == 1, name
-    return reference.split(f"{headings[0]}\n")[1].split("\n## ")[0].split("\n### ")[0]
+    return reference.split(f"{headings[0]}\n")[1].split("\n## ", maxsplit=1)[0].split("\n### ", maxsplit=1)[0]
