@@ -196,8 +196,8 @@ def test_a_real_archive_goes_through_ccnet_without_a_wet_redpajama_64(tmp_path):
     urls = [document.metadata["url"] for document in result.documents]
     assert "http://www.iana.org/about" in urls
     about = next(d for d in result.documents if d.metadata["url"] == "http://www.iana.org/about")
-    assert about.metadata["title"] == "Introducing IANA"
-    assert about.text.startswith("The Internet Assigned Numbers Authority (IANA) is a department")
+    assert about.metadata["title"].startswith("IANA")
+    assert about.text.startswith("Introducing IANA\nThe Internet Assigned Numbers Authority (IANA) is a dep")
 
 
 def test_unknown_settings_are_refused():

@@ -105,6 +105,16 @@ def test_html_is_decoded_and_extracted(tmp_path, html, http):
     assert ([page.text.strip() for page in good], bad) == (["caf\u00e9"], [])
 
 
+@pytest.mark.parametrize("main_content", [True, False])
+def test_html_begins_with_its_title_as_wet_does_so_that_no_heading_is_taken_for_it(tmp_path, main_content):
+    body = "<h1>Heading</h1>" + "<p>A sentence of this page with words enough to be content.</p>" * 5
+    html = f"<head><title>A &amp;\n B</title></head><body>{body}".encode()
+    good, _ = read_bytes(tmp_path, response(html), main_content=main_content)
+    lines = [line for line in good[0].text.split("\n") if line]
+    assert lines[:2] == ["A & B", "Heading"]
+    assert len(lines) == 7
+
+
 def test_text_never_holds_half_a_surrogate_pair(tmp_path):
     good, _ = read_bytes(tmp_path, response(b"<p>&#xD800; a") + record(b"\xed\xa0\x80 a"), main_content=False)
     assert [page.text.encode().decode()[-1] for page in good] == ["a", "a"]

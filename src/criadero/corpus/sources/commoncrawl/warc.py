@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeAlias
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.encoding import bytes_to_str, detect_encoding, map_encoding_to_html5
+from resiliparse.parse.html import HTMLTree
 
 from criadero.corpus.document import BadRecord
 from criadero.corpus.sources.commoncrawl.frames import MAX_RECORD_BYTES, BadFrame, Frame, frames
@@ -137,10 +138,11 @@ def _is_page(record: Any) -> bool:
 
 
 def _html_text(content: bytes, http_charset: str | None, main_content: bool) -> str:
-    html = bytes_to_str(content, _charset(content, http_charset))
-    text: str = extract_plain_text(html, main_content=main_content, alt_texts=False)
+    """Return a page's title on the first line, as WET archives have it, and then its text."""
+    tree = HTMLTree.parse(bytes_to_str(content, _charset(content, http_charset)))
+    text: str = extract_plain_text(tree, main_content=main_content, alt_texts=False)
     # Character references can name half a surrogate pair.
-    return text.encode("utf-8", "replace").decode()
+    return "\n".join(part for part in (tree.title, text) if part).encode("utf-8", "replace").decode()
 
 
 def _charset(content: bytes, http_charset: str | None) -> str:
