@@ -81,8 +81,8 @@ def test_exactly_the_document_that_kills_or_blocks_its_worker_is_set_aside(
     assert json.loads(line) == guilty
     rows = pq.read_table(tmp_path / "ray" / "ledger" / "made").to_pylist()
     story = [(r["stage"], r["outcome"], r["reason"]) for r in rows if r["id"] == "s2:17"]
-    reason = "error" if harm == "memory" else "quarantined"
-    assert story == [("read", "kept", ""), ("harmful", "dropped", reason)]
+    assert story == [("read", "kept", ""), ("harmful", "dropped", "quarantined")]
+    assert ("ran out of memory" in guilty["detail"]) == (harm == "memory")
 
 
 @pytest.mark.parametrize("harm", ["kill", "hang", "raise"])

@@ -19,6 +19,7 @@ from pathlib import Path
 _SIZE_BYTES = 1 << 14
 _HEADER_BYTES = 16
 _STAGE_BITS = 16
+_OUT_OF_MEMORY = 1 << 63
 # Stages that no recipe has: loading models and opening files; writing what was made.
 STARTING = (1 << _STAGE_BITS) - 1
 WRITING = (1 << _STAGE_BITS) - 2
@@ -31,11 +32,13 @@ class Position:
     Attributes:
         index: number of the record in the split that is read or worked on.
         stage: place of the running stage in the recipe, or STARTING or WRITING.
+        out_of_memory: the task ended because memory ran out.
         left_out: documents left out so far, by reason.
     """
 
     index: int = 0
     stage: int = STARTING
+    out_of_memory: bool = False
     left_out: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -69,6 +72,10 @@ class Cursor:
         """Say that the same record, or none, is in another stage."""
         self.set(self.place[0] >> _STAGE_BITS, stage)
 
+    def out_of_memory(self) -> None:
+        """Say why the task ends at this place."""
+        self.place[0] |= _OUT_OF_MEMORY
+
     def publish(self, left_out: Mapping[str, int]) -> None:
         """Show the counts so far; the commonest ones if there are too many."""
         text = json.dumps(dict(Counter(left_out).most_common(100))).encode()
@@ -97,4 +104,5 @@ def look(path: Path) -> Position | None:
     # Counts being written this moment are shown the next time.
     with contextlib.suppress(ValueError):
         left_out = json.loads(data[_HEADER_BYTES : _HEADER_BYTES + length])
-    return Position(place >> _STAGE_BITS, place & (1 << _STAGE_BITS) - 1, left_out)
+    index = (place & ~_OUT_OF_MEMORY) >> _STAGE_BITS
+    return Position(index, place & (1 << _STAGE_BITS) - 1, bool(place & _OUT_OF_MEMORY), left_out)

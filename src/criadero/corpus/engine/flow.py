@@ -130,6 +130,8 @@ class Flow:
                 break
             try:
                 record = next(iterator, None)
+            except MemoryError:
+                raise
             except Exception as problem:
                 if self.strict:
                     raise
@@ -179,6 +181,9 @@ class Flow:
                 return self._leave_out(index, stage, document, "quarantined", guilt.detail)
             place[0] = here | stage
             text, records = self.output.prepare(document)
+        except MemoryError:
+            # What is left of the process is in no state to judge other documents.
+            raise
         except Exception as problem:
             if self.strict:
                 raise

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import resource
 import shutil
 import signal
 import sys
@@ -16,12 +15,10 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from criadero.corpus.engine.executor import POLL_SECONDS, Ended
+from criadero.corpus.engine.memory import guard
 from criadero.corpus.engine.tasks import Task, perform
 from criadero.errors import ResourceError
 
@@ -29,7 +26,6 @@ logger = logging.getLogger("criadero")
 
 # The least that Ray accepts; descriptions of tasks are all that goes through it.
 _OBJECT_STORE_BYTES = 80 << 20
-_LEAST_WORKER_BYTES = 64 << 20
 
 
 class RayExecutor:
@@ -76,7 +72,7 @@ class RayExecutor:
 
         if self._remote is None:
             self._stack.enter_context(_session(self._workers, self._address))
-            self._remote = ray.remote(num_cpus=1, max_retries=0)(_perform_limited)
+            self._remote = ray.remote(num_cpus=1, max_retries=0)(_perform_guarded)
 
     def submit(self, task: Task) -> None:
         """Hand a task to Ray."""
@@ -121,35 +117,13 @@ class RayExecutor:
                 ray.cancel(reference, force=True)
 
 
-def _perform_limited(task: Task) -> tuple[dict[str, Any] | None, Exception | None]:
+def _perform_guarded(task: Task) -> tuple[dict[str, Any] | None, Exception | None]:
     """Run a task in a worker; an exception comes back as a value, so that a death is always a death."""
-    _limit_memory(task.memory_bytes)
     try:
-        return perform(task), None
+        return perform(task, guard=guard), None
     except Exception as problem:
         # Where it was raised stays behind, with the frames and all they hold.
         return None, problem.with_traceback(None)
-
-
-def _limit_memory(memory_bytes: int) -> None:
-    """Bound what this process may allocate beyond what Python and Ray need, once.
-
-    RLIMIT_DATA counts private writable memory: models that are mapped read-only are free, what a runaway
-    document builds up is not. Python then raises MemoryError in the document; libraries abort the process.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    if soft == resource.RLIM_INFINITY:
-        # Arrow's own allocators reserve gigabytes of addresses, which would count.
-        pa.set_memory_pool(pa.system_memory_pool())
-        limit = _data_bytes() + max(memory_bytes, _LEAST_WORKER_BYTES)
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
-
-
-def _data_bytes() -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmData:"):
-            return int(line.split()[1]) << 10
-    return 0
 
 
 @contextmanager

@@ -163,6 +163,8 @@ class Schedule:
         """Find out which document a worker died at."""
         position = look(watched.task.cursor)
         what = watched.late or "the worker died"
+        if position is not None and position.out_of_memory:
+            what = "the worker ran out of memory"
         if position is None or not position.in_document:
             watched.deaths += 1
             if watched.deaths >= _TRIES_PER_TASK:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -105,8 +105,22 @@ class CombineWork:
     memory_bytes: int
 
 
-def perform(task: Task, *, beat: Callable[[], None] | None = None) -> dict[str, Any]:
+def _unguarded(cursor: Cursor, memory_bytes: int) -> AbstractContextManager[None]:  # noqa: ARG001
+    return nullcontext()
+
+
+def perform(
+    task: Task,
+    *,
+    beat: Callable[[], None] | None = None,
+    guard: Callable[[Cursor, int], AbstractContextManager[None]] = _unguarded,
+) -> dict[str, Any]:
     """Run a task; return its result and the size and sha256 of every file it wrote.
+
+    Args:
+        task: what to do.
+        beat: called now and then.
+        guard: bounds the memory of the process meanwhile.
 
     Raises:
         ResourceError: the disk is full.
@@ -114,6 +128,7 @@ def perform(task: Task, *, beat: Callable[[], None] | None = None) -> dict[str, 
     with (
         _full_disk(task.folder),
         closing(Cursor(task.cursor, beat=beat)) as cursor,
+        guard(cursor, task.memory_bytes),
         files.atomic_folder(task.folder) as folder,
     ):
         result = task.function(task.work, folder, cursor)
