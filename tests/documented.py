@@ -1,13 +1,15 @@
 """Commands and examples written in the documentation, taken out of it and run as they stand, at toy size.
 
 `Place.make` builds a folder like a checkout after `make demo`, with toy models under the documented names.
-What is replaced in a command is in REPLACED, nothing else: a vocabulary that a toy text fills, and settings
-behind configs/laptop.toml that make its run last a second.
+What is replaced in a command is in REPLACED, nothing else: a vocabulary that a toy text fills, settings
+behind configs/laptop.toml that make its run last a second, a recipe with sources of the samples' names, and
+the smallest of what can be fetched.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shlex
@@ -33,9 +35,13 @@ TOY_RUN = (
 REPLACED = {
     "--vocab-size 16000": "--vocab-size 300",
     "configs/laptop.toml": f"configs/laptop.toml {TOY_RUN} train.tokens=1024",
+    "corpus build samples/recipe.toml data/corpus": "corpus build toy.toml data/corpus --workers 0",
+    "benchmarks fetch --out": "benchmarks fetch humaneval --out",
+    "samples fetch --out": "samples fetch conversations --out",
     # A larger budget, which a finished run is extended to.
     "train.tokens=200_015_872": "train.tokens=1536",
 }
+EXPLAINED = "en:12"  # a page of samples/raw/wikipedia
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -48,6 +54,10 @@ def commands(document: Path) -> list[str]:
     """The lines of all `sh` blocks, continued lines joined, comments left out."""
     joined = "".join(blocks(document, "sh")).replace("\\\n", " ")
     return [line for line in joined.splitlines() if line and not line.startswith("#")]
+
+
+def needs_network(command: str) -> bool:
+    return " fetch " in command
 
 
 def at_toy_size(command: str) -> str:
@@ -76,7 +86,11 @@ class Place:
         for name in ("configs", "samples"):
             (folder / name).symlink_to(ROOT / name)
         (folder / ".venv").symlink_to(sys.prefix)
+        # Where tests keep the packages they fetch.
+        (ROOT / ".cache").mkdir(exist_ok=True)
+        (folder / ".cache").symlink_to(ROOT / ".cache")
         write_texts(folder / "my-texts")
+        write_recipe(folder)
         write_foreign_models(folder / "weights")
         config = tiny.config(folder / "demo", steps=3)
         (folder / "runs").mkdir()
@@ -115,6 +129,15 @@ def write_texts(folder: Path) -> None:
     folder.mkdir()
     for number, sentence in enumerate(_sentences(200)):
         (folder / f"{number:03}.txt").write_text(f"{sentence} {sentence}\n")
+
+
+def write_recipe(folder: Path) -> None:
+    """Write a recipe with the two sources of the samples that are named, and a page with the id that is."""
+    page = {"id": EXPLAINED, "text": "The mill turns slowly. " * 9}
+    (folder / "page.jsonl").write_text(json.dumps(page))
+    sources = {"wikipedia": "page.jsonl", "books": "my-texts"}
+    tables = [f'[sources.{name}]\nkind = "text"\ninputs = ["{path}"]\n' for name, path in sources.items()]
+    (folder / "toy.toml").write_text("\n".join(tables))
 
 
 def write_foreign_models(folder: Path) -> None:

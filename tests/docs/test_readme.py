@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import bz2
 import json
+import re
 import shutil
 
 import pytest
 
+from criadero.corpus.config import load_recipe
+from criadero.corpus.mixture import PAPER_MIXTURE
 from criadero.model.presets import num_parameters, preset
 from criadero.runs import summarise
-from documented import REPLACED, ROOT, Place, blocks, commands
+from documented import EXPLAINED, REPLACED, ROOT, Place, blocks, commands, needs_network
 from tiny_run import TinyRun
 
 README = ROOT / "README.md"
@@ -24,7 +28,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny: TinyRun) -> Place:
 
 def test_every_command_of_the_readme_runs(place: Place) -> None:
     outputs = {}
-    for command in commands(README):
+    for command in [command for command in commands(README) if not needs_network(command)]:
         done = place.run(command, stdin="the old mill\n")
         assert done.returncode == 0, f"{command}\n{done.stderr}"
         outputs[command.removeprefix("criadero ")] = done.stdout
@@ -36,11 +40,35 @@ def test_every_command_of_the_readme_runs(place: Place) -> None:
     assert "=== sample 3" in shown
     assert "tokens" in built
     assert talked.strip()
+    assert "kept in documents/wikipedia" in outputs[f"corpus explain data/corpus {EXPLAINED}"]
+    assert "bits per byte" in outputs["ngram score data/books.ngram my-texts"]
     written = [f"models/from-{form}/model.safetensors" for form in ("huggingface", "meta", "gguf")]
-    models = [*written, "runs/laptop/model/config.json", "runs/two-ranks/model/config.json"]
+    drawn = ["data/corpus/card.md", "data/funnel.png"]
+    models = [*written, *drawn, "runs/laptop/model/config.json", "runs/two-ranks/model/config.json"]
     assert [path for path in models if not (place.folder / path).is_file()] == []
     ranks = json.loads((place.folder / "runs/two-ranks/checkpoints/step-00000004/manifest.json").read_text())
     assert ranks["world_size"] == 2
+
+
+@pytest.mark.network
+def test_the_commands_of_the_readme_that_fetch_run(place: Place) -> None:
+    for command in filter(needs_network, commands(README)):
+        done = place.run(command)
+        if "cannot be fetched" in done.stderr:
+            pytest.skip(f"no network: {done.stderr}")
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+    assert (place.folder / "data/benchmarks/humaneval.jsonl").is_file()
+    assert list(load_recipe(place.folder / "data/open/recipe.toml").sources) == ["conversations"]
+
+
+def test_the_page_that_is_explained_is_in_the_samples() -> None:
+    (dump,) = (ROOT / "samples" / "raw" / "wikipedia").glob("enwiki*.bz2")
+    with bz2.open(dump, "rt") as stream:
+        assert re.search(rf"<id>{EXPLAINED.removeprefix('en:')}</id>", stream.read(200_000))
+    assert f"criadero corpus explain data/corpus {EXPLAINED}" in README.read_text()
+    sources = load_recipe(ROOT / "samples" / "recipe.toml").sources
+    assert set(PAPER_MIXTURE) == set(sources)
+    assert any(dump.match(pattern) for pattern in sources["wikipedia"].inputs)
 
 
 def test_the_python_example_of_the_readme_runs(place: Place) -> None:
@@ -70,6 +98,7 @@ def test_the_tree_names_every_folder_and_package() -> None:
         path.name for path in (ROOT / "src" / "criadero").iterdir() if (path / "__init__.py").is_file()
     }
     folders = {"configs", "samples", "benchmarks", "docs", "tests"}
+    assert "[configs/corpus/]" in text
     assert [
         name for name in sorted(packages | folders) if f"`{name}/`" not in text and f"[{name}/]" not in text
     ] == []
