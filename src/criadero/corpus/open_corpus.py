@@ -154,7 +154,7 @@ SOURCES = (
         _CODE, (), archive_itself,
     ),
     OpenSource(
-        "wikipedia", "wikipedia", "The first pages of a dump of the English Wikipedia", "CC-BY-SA-3.0",
+        "wikipedia", "wikipedia", "The first pages of a dump of the English Wikipedia", "CC-BY-SA-4.0",
         (_GENSIM,), ("gensim/test/test_data/enwiki-latest-pages-articles1*.bz2",), same_files,
     ),
     OpenSource(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import json
 import re
 from collections import Counter
@@ -66,7 +67,7 @@ def test_documents_say_where_they_come_from(real: InlineResult) -> None:
         "language": "en",
         "revision": anarchism.metadata["revision"],
         "url": "https://en.wikipedia.org/wiki/Anarchism",
-        "licence": "CC-BY-SA",
+        "licence": "CC-BY-SA-4.0",
     }
     assert anarchism.metadata["revision"].isdigit()
     assert len({d.id for d in real.documents}) == len(real.documents)
@@ -135,9 +136,37 @@ def test_settings_of_a_recipe_are_json_and_its_splits_the_same_every_time() -> N
 
 
 def test_inputs_that_are_no_dumps_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no dump"):
+    with pytest.raises(DataError, match="nothing to read"):
         stages(WikipediaConfig(), source="w", inputs=[tmp_path])
+    index = tmp_path / "dewiki-pages-articles-multistream-index.txt.bz2"
+    index.write_bytes(b"")
+    with pytest.raises(DataError, match="no dump"):
+        stages(WikipediaConfig(), source="w", inputs=[index])
     (tmp_path / "a.xml").write_text("<mediawiki><page>")
     with pytest.raises(DataError, match="language"):
         stages(WikipediaConfig(), source="w", inputs=[tmp_path])
     assert stages(WikipediaConfig(language="en"), source="w", inputs=[tmp_path])
+
+
+@pytest.mark.parametrize(
+    "other",
+    ["dewiki-1-pages-articles.xml.bz2", "dewiki-2-pages-articles-multistream1.xml-p1p9.bz2",
+     "dewiki-1-pages-articles-multistream.xml.bz2"],
+    ids=["plain and multistream", "two dates", "whole and in parts"],
+)  # fmt: skip
+def test_one_site_dumped_twice_is_refused_because_its_ids_would_repeat(tmp_path: Path, other: str) -> None:
+    for name in ("dewiki-1-pages-articles-multistream1.xml-p1p9.bz2", other):
+        write_plain(tmp_path / name, page(1, "One."))
+    with pytest.raises(DataError, match="hold the same pages"):
+        stages(WikipediaConfig(), source="w", inputs=[tmp_path])
+
+
+def test_parts_of_one_dump_and_dumps_of_several_sites_are_read_together(tmp_path: Path) -> None:
+    for number, name in enumerate(("dewiki-1-pages-articles1.xml-p1p1", "dewiki-1-pages-articles2.xml-p2p2")):
+        write_plain(tmp_path / f"{name}.bz2", page(number, "Text."))
+    (tmp_path / "own").mkdir()
+    write_plain(tmp_path / "own" / "enwiki-2-pages-articles.xml.bz2", page(1, "Text."))
+    other = tmp_path / "own" / "enwiki-2-pages-articles.xml.bz2"
+    other.write_bytes(bz2.compress(bz2.decompress(other.read_bytes()).replace(b"dewiki", b"enwiki")))
+    result = run_inline(stages(WikipediaConfig(), source="w", inputs=[tmp_path]))
+    assert [d.id for d in result.documents] == ["de:0", "de:1", "en:1"]

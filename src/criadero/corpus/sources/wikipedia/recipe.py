@@ -6,6 +6,7 @@ wikitext becomes plain text. LLaMA 2.1 removed "hyperlinks, comments and other f
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -14,6 +15,7 @@ from urllib.parse import quote
 from criadero.config import Config
 from criadero.corpus.document import BadRecord, Document, Drop
 from criadero.corpus.engine.stage import DocumentFunction, Each, Read, Reader, Recipe, Split
+from criadero.corpus.sources.inputs import InputFile, input_files
 from criadero.corpus.sources.wikipedia import dump
 from criadero.corpus.sources.wikipedia.clean import make_cleaner
 from criadero.corpus.sources.wikipedia.languages import LANGUAGES
@@ -21,7 +23,10 @@ from criadero.corpus.sources.wikipedia.pages import Page, parse_page
 from criadero.errors import DataError
 from criadero.notices import say_once
 
-LICENCE = "CC-BY-SA"
+# Of all its text since June 2023; what was written before may be taken under it (CC BY-SA 3.0, 4b).
+LICENCE = "CC-BY-SA-4.0"
+# Site and date, layout, and whether it is one of several files.
+_DUMP = re.compile(r"(.*-pages-articles)(-multistream)?(\d*)\.xml")
 _FILES, _MEDIA, _CATEGORIES = 6, -2, 14
 
 
@@ -41,17 +46,20 @@ def stages(config: WikipediaConfig, *, source: str, inputs: Sequence[Path | str]
     """Return the recipe for the dumps `inputs`: files, or folders of them.
 
     Raises:
-        DataError: an input is missing or is no dump, or its language is not known.
+        DataError: an input is missing or is no dump, its language is not known, or it holds the pages of another
+            input once more.
     """
     splits: list[Split] = []
     namespaces: dict[str, dict[str, list[str]]] = {}
-    for path in _dumps(inputs):
-        site = dump.site_of(path)
-        language = _language(config.language or site.language, path)
+    of_language: dict[str, Path] = {}
+    for file in _dumps(inputs):
+        site = dump.site_of(file.path)
+        language = _language(config.language or site.language, file.path)
+        _refuse_second(of_language.setdefault(language, file.path), file.path)
         own = namespaces.setdefault(language, {"files": [], "categories": []})
         own["files"] += [site.namespaces[n] for n in (_FILES, _MEDIA) if n in site.namespaces]
         own["categories"] += [site.namespaces[n] for n in (_CATEGORIES,) if n in site.namespaces]
-        splits += _splits(path, language)
+        splits += _splits(file, language)
     return (
         Read(tuple(splits), make_reader, {"source": source}),
         Each("articles", make_selector),
@@ -109,15 +117,29 @@ def _document(page: Page, source: str, language: str) -> Document:
     return Document(f"{language}:{page.id}", page.text, source, metadata)
 
 
-def _dumps(inputs: Sequence[Path | str]) -> Iterator[Path]:
-    for given in map(Path, inputs):
-        inside = sorted(given.rglob("*.xml*")) if given.is_dir() else [given]
-        found = [path for path in inside if path.is_file() and path.suffix in {".bz2", ".xml"}]
-        if not found:
-            raise DataError(
-                f"`{given}` holds no dump of Wikipedia", hint="dumps are called *pages-articles*.xml.bz2"
-            )
-        yield from found
+def _dumps(inputs: Sequence[Path | str]) -> list[InputFile]:
+    # The index beside a multistream dump ends in .txt.bz2.
+    found = [file for file in input_files(inputs, (".xml", ".bz2")) if ".xml" in file.path.name]
+    if not found:
+        raise DataError(
+            f"there is no dump of Wikipedia in {', '.join(f'`{path}`' for path in inputs)}",
+            hint="dumps are called *-pages-articles*.xml*.bz2",
+        )
+    return found
+
+
+def _refuse_second(first: Path, other: Path) -> None:
+    """Refuse two dumps of one site where they are not parts of one: they hold the same pages.
+
+    Raises:
+        DataError: their names differ in date or layout.
+    """
+    kinds = [(name[1], name[2], bool(name[3])) for p in (first, other) if (name := _DUMP.match(p.name))]
+    if len(set(kinds)) > 1:
+        raise DataError(
+            f"`{first}` and `{other}` hold the same pages",
+            hint="leave one of them out; a multistream dump is the one that is read in parallel",
+        )
 
 
 def _language(language: str, path: Path) -> str:
@@ -128,12 +150,12 @@ def _language(language: str, path: Path) -> str:
     return language
 
 
-def _splits(path: Path, language: str) -> Iterator[Split]:
-    for part in dump.plan(path):
+def _splits(file: InputFile, language: str) -> Iterator[Split]:
+    for part in dump.plan(file.path):
         mark = part.page if part.stop is None else part.start
         yield Split(
-            name=f"{path.name}@{mark}",
-            path=str(path),
+            name=f"{file.name}@{mark}",
+            path=str(file.path),
             start=part.start,
             stop=part.stop,
             parts={"language": language, "page": part.page, "pages_modulo": part.pages_modulo},
