@@ -1,8 +1,9 @@
-"""The whole path on one small machine: text -> tokenizer -> shards -> training -> a model that talks.
+"""The whole path on one small machine: raw data -> corpus -> tokenizer -> shards -> a model that talks.
 
 Entry point: `run_demo`. It is the training config of configs/demo.toml with what must come before it made
-from the samples: for each source of the config, `SAMPLES/NAME.jsonl.xz` becomes token shards at its path.
-Each step is skipped if a former run finished it, so a stopped demo goes on where it was.
+from the raw samples: the corpus of `samples/recipe.toml`, of which each source becomes token shards at the
+path the config names. Each step is skipped if a former run finished it, so a stopped demo goes on where it
+was.
 """
 
 from __future__ import annotations
@@ -14,9 +15,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
+
 from criadero import files
 from criadero.carbon.ledger import EnergyTotals, read_segments
 from criadero.carbon.ledger import total as total_energy
+from criadero.corpus.build import CARD_NAME, CorpusResult, build
+from criadero.corpus.config import load_recipe
+from criadero.corpus.engine.progress import OnProgress
+from criadero.corpus.engine.ray_executor import RayExecutor
+from criadero.corpus.explain import DOCUMENTS_FOLDER
+from criadero.corpus.ngram.config import NgramConfig
+from criadero.corpus.ngram.model import NgramModel
+from criadero.corpus.ngram.score import bits_per_byte
+from criadero.corpus.ngram.train import train_on_tokens
 from criadero.corpus.sources import text
 from criadero.errors import DataError, StoppedEarly
 from criadero.formats.load import load_model
@@ -41,6 +53,8 @@ logger = logging.getLogger("criadero")
 PROMPT = "The people of this country"
 # This seed holds out documents of every sample; a hash of the id draws them.
 _SHARDS = ShardConfig(heldout_fraction=0.04, seed=8)
+# The 0.99995 of LLaMA would give half of this small vocabulary to characters that Wikipedia names once.
+_CHARACTER_COVERAGE = 0.9998
 
 
 @dataclass(frozen=True)
@@ -75,6 +89,7 @@ class DemoResult:
     parameters: int
     tokens: int
     heldout_bits_per_byte: float
+    ngram_bits_per_byte: float
     xz_bits_per_byte_alone: float
     xz_bits_per_byte_after_training_text: float
     prompt: str
@@ -83,44 +98,64 @@ class DemoResult:
     energy_measured_fraction: float
     kgco2e: float
     seconds: float
+    corpus_card: str
     loss_curve: str
     metrics: str
     checkpoints: str
     model: str
 
 
-def run_demo(config: RunConfig, samples: Path, *, stop: StopFlag, hooks: Sequence[Hook] = ()) -> DemoResult:
+def run_demo(
+    config: RunConfig,
+    recipe: Path,
+    *,
+    workers: int,
+    stop: StopFlag,
+    progress: OnProgress | None = None,
+    hooks: Sequence[Hook] = (),
+) -> DemoResult:
     """Run the demo into `config.run.folder`, or go on with it.
 
     Args:
-        samples: folder with `NAME.jsonl.xz` for each source of the config.
+        recipe: of a corpus with the sources that the config names.
+        workers: processes that make the corpus.
         stop: raised to ask for an orderly end.
+        progress: called while the corpus is made.
         hooks: called around each training step.
 
     Raises:
         StoppedEarly: `stop` was raised; run it again to go on.
         DataError: a sample file is missing, or what a former run left does not fit the config.
     """
-    paths = {source.name: _sample_path(samples, source) for source in config.data.sources}
+    corpus = _make_corpus(config, recipe, workers=workers, stop=stop, progress=progress)
+    paths = {source.name: corpus.folder / DOCUMENTS_FOLDER / source.name for source in config.data.sources}
     tokenizer = _make_tokenizer(config, paths)
     _stop_if_asked(stop)
     for source in config.data.sources:
         _make_shards(source, paths[source.name], tokenizer, stop)
+    ngram_bits_per_byte = _score_ngrams(config.run.folder / "5-gram.bin", paths, tokenizer)
+    _stop_if_asked(stop)
     logger.info("training a LLaMA of %s parameters", f"{num_parameters(config.model):,}")
     trained = train(config, stop=stop, hooks=hooks)
     logger.info("compressing the same text with xz, for comparison")
-    result = _describe(config, trained, measure_xz(list(paths.values())))
+    result = _describe(config, trained, measure_xz(list(paths.values())), ngram_bits_per_byte)
     files.write_json(config.run.folder / "summary.json", asdict(result))
     return result
 
 
-def _sample_path(samples: Path, source: SourceConfig) -> Path:
-    path = samples / f"{source.name}.jsonl.xz"
-    if not path.is_file():
+def _make_corpus(
+    config: RunConfig, recipe: Path, *, workers: int, stop: StopFlag, progress: OnProgress | None
+) -> CorpusResult:
+    settings = load_recipe(recipe)
+    if missing := [s.name for s in config.data.sources if s.name not in settings.sources]:
         raise DataError(
-            f"the sample `{path}` is missing", hint="run from the project's folder, or give --samples"
+            f"`{recipe}` has no source {', '.join(f'`{name}`' for name in missing)}",
+            hint=f"it has {', '.join(settings.sources)}",
         )
-    return path
+    logger.info("making the corpus of %s", recipe)
+    folder = config.run.folder / "corpus"
+    with RayExecutor(workers) as executor:
+        return build(settings, folder, executor=executor, progress=progress, stop=lambda: stop.requested)
 
 
 def _make_tokenizer(config: RunConfig, paths: dict[str, Path]) -> Tokenizer:
@@ -130,7 +165,8 @@ def _make_tokenizer(config: RunConfig, paths: dict[str, Path]) -> Tokenizer:
     if not folder.exists():
         logger.info("learning a vocabulary of %s tokens", f"{wanted:,}")
         texts = {name: _texts(path, heldout=False) for name, path in paths.items()}
-        return train_tokenizer(texts, folder, TokenizerTrainConfig(vocab_size=wanted))
+        settings = TokenizerTrainConfig(vocab_size=wanted, character_coverage=_CHARACTER_COVERAGE)
+        return train_tokenizer(texts, folder, settings)
     tokenizer = tokenizers.load(folder)
     if tokenizer.vocab_size != wanted:
         raise DataError(
@@ -158,6 +194,10 @@ def _make_shards(source: SourceConfig, path: Path, tokenizer: Tokenizer, stop: S
     logger.info("source `%s`: %s training tokens", source.name, f"{tokens:,}")
 
 
+def _all_texts(paths: Sequence[Path], *, heldout: bool) -> Iterator[str]:
+    return (t for path in paths for t in _texts(path, heldout=heldout))
+
+
 def _texts(path: Path, *, heldout: bool) -> Iterator[str]:
     for document in text.read(path):
         drawn = is_held_out(document.id, seed=_SHARDS.seed, fraction=_SHARDS.heldout_fraction)
@@ -165,10 +205,26 @@ def _texts(path: Path, *, heldout: bool) -> Iterator[str]:
             yield document.text
 
 
+def _score_ngrams(model: Path, paths: dict[str, Path], tokenizer: Tokenizer) -> float:
+    """Train a 5-gram model on the tokens of the training text; return its held-out bits per byte."""
+    everything = list(paths.values())
+    if not model.exists():
+        logger.info("training a 5-gram model on the same tokens, for comparison")
+        training = (np.asarray(tokenizer.encode(t)) for t in _all_texts(everything, heldout=False))
+        train_on_tokens(training, model, NgramConfig(), tokenizer_sha256=tokenizer.sha256)
+    heldout = list(_all_texts(everything, heldout=True))
+    return bits_per_byte(
+        NgramModel.open(model),
+        [np.asarray(ids) for ids in tokenizer.encode_batch(heldout)],
+        text_bytes=sum(len(t.encode()) for t in heldout),
+        vocab_size=tokenizer.vocab_size,
+    )
+
+
 def measure_xz(paths: list[Path]) -> XzSizes:
     """Compress the held-out text alone and after the training text; takes about a second a megabyte."""
-    training = "\n".join(t for path in paths for t in _texts(path, heldout=False)).encode()
-    heldout = "\n".join(t for path in paths for t in _texts(path, heldout=True)).encode()
+    training = "\n".join(_all_texts(paths, heldout=False)).encode()
+    heldout = "\n".join(_all_texts(paths, heldout=True)).encode()
     with ThreadPoolExecutor() as pool:  # lzma works outside the interpreter's lock
         alone, before, both = pool.map(xz_bytes, [heldout, training, training + heldout])
     return XzSizes(len(heldout), alone, both - before)
@@ -181,13 +237,14 @@ def xz_bytes(data: bytes) -> int:
     return len(lzma.compress(data, format=lzma.FORMAT_XZ, filters=filters))
 
 
-def _describe(config: RunConfig, trained: TrainResult, xz: XzSizes) -> DemoResult:
+def _describe(config: RunConfig, trained: TrainResult, xz: XzSizes, ngram_bits_per_byte: float) -> DemoResult:
     folder = config.run.folder
     energy: EnergyTotals = total_energy(read_segments(folder))
     return DemoResult(
         parameters=num_parameters(config.model),
         tokens=trained.state.tokens,
         heldout_bits_per_byte=trained.heldout["heldout_bits_per_byte"],
+        ngram_bits_per_byte=ngram_bits_per_byte,
         xz_bits_per_byte_alone=xz.bits_per_byte_alone,
         xz_bits_per_byte_after_training_text=xz.bits_per_byte_after_training_text,
         prompt=PROMPT,
@@ -196,6 +253,7 @@ def _describe(config: RunConfig, trained: TrainResult, xz: XzSizes) -> DemoResul
         energy_measured_fraction=energy.measured_fraction,
         kgco2e=energy.kgco2e(config.carbon.grid_kgco2e_per_kwh),
         seconds=energy.seconds,
+        corpus_card=str(folder / "corpus" / CARD_NAME),
         loss_curve=str(draw_loss_curve(folder)),
         metrics=str(folder / "metrics.jsonl"),
         checkpoints=str(folder / "checkpoints"),

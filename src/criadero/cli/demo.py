@@ -18,21 +18,34 @@ def demo(
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Settings to replace: section.key=value ...")
     ] = None,
-    samples: Annotated[Path, typer.Option(help="Folder with the sample texts.")] = Path("samples"),
+    recipe: Annotated[Path, typer.Option(help="The recipe of the corpus.")] = Path("samples/recipe.toml"),
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Train a small LLaMA on the samples in a few minutes, compare it with xz and let it talk."""
+    """Make a corpus of raw samples, train a small LLaMA on it in a few minutes and let it talk."""
+    import os
     from dataclasses import asdict
 
     from criadero import config as configuration
+    from criadero.cli.corpus_progress import CorpusDisplay
     from criadero.cli.progress import ProgressDisplay
     from criadero.demo import run_demo
     from criadero.train.config import RunConfig
     from criadero.train.stop import StopFlag
 
     settings = configuration.load(RunConfig, config, overrides or [])
-    with StopFlag().on_signals() as stop, ProgressDisplay(settings, shown=True) as progress:
-        result = run_demo(settings, samples, stop=stop, hooks=[progress])
+    with (
+        StopFlag().on_signals() as stop,
+        CorpusDisplay() as corpus_display,
+        ProgressDisplay(settings, shown=True) as train_display,
+    ):
+        result = run_demo(
+            settings,
+            recipe,
+            workers=os.cpu_count() or 1,
+            stop=stop,
+            progress=corpus_display,
+            hooks=[train_display],
+        )
     if json:
         print_json(asdict(result))
     else:
@@ -48,6 +61,8 @@ def _print_result(result: DemoResult) -> None:
 
 held-out text, bits per byte (less is better)
   this model                           {ours:.3f}
+  5-gram model of the same tokens      {result.ngram_bits_per_byte:.3f}   \
+({100 * (1 - ours / result.ngram_bits_per_byte):+.1f}% for the model)
   xz -9e, the held-out text alone      {alone:.3f}   ({100 * (1 - ours / alone):+.1f}% for the model)
   xz -9e, given the training text      {after:.3f}   ({100 * (1 - ours / after):+.1f}% for the model)
 
@@ -56,6 +71,7 @@ held-out text, bits per byte (less is better)
 energy   {result.energy_kwh:.4f} kWh, {1000 * result.kgco2e:.1f} g CO2e \
 ({100 * result.energy_measured_fraction:.0f}% of it measured, the rest estimated), \
 {result.seconds:.0f} s of training
+corpus   {result.corpus_card}
 loss     {result.loss_curve}
 metrics  {result.metrics}
 model    {result.model} (Hugging Face format)
