@@ -21,7 +21,7 @@ pytestmark = pytest.mark.xdist_group("ray")
 
 def test_a_node_lost_in_the_middle_changes_nothing(tmp_path: Path):
     recipe = (
-        Read(engine_recipes.splits(6), engine_recipes.make_reader, {"documents": 40}),
+        Read(engine_recipes.splits(6), engine_recipes.make_reader, {"documents": 25}),
         Each("slow", engine_recipes.make_harmful, {"harm": {}, "seconds": 0.03}),
         Exchange("lines", engine_recipes.LineDedup),
     )
@@ -32,7 +32,7 @@ def test_a_node_lost_in_the_middle_changes_nothing(tmp_path: Path):
         second = cluster.add_node(**node)
         with RayExecutor(address=cluster.address) as executor:
             assert executor.workers == 2
-            killer = threading.Timer(1.5, cluster.remove_node, (second,), {"allow_graceful": False})
+            killer = threading.Timer(1.0, cluster.remove_node, (second,), {"allow_graceful": False})
             killer.start()
             result = run_source("made", recipe, tmp_path / "ray", executor=executor)
             killer.join()
