@@ -33,7 +33,7 @@ from criadero.errors import CriaderoError, StoppedEarly
 
 app = typer.Typer(
     name="criadero",
-    help="Raise your own LLaMA: text -> tokenizer -> shards -> pretraining -> generation.",
+    help="Raise your own LLaMA: raw data -> corpus -> tokenizer -> shards -> pretraining -> generation.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
