@@ -46,8 +46,8 @@ def stages(config: WikipediaConfig, *, source: str, inputs: Sequence[Path | str]
     """Return the recipe for the dumps `inputs`: files, or folders of them.
 
     Raises:
-        DataError: an input is missing or is no dump, its language is not known, or it holds the pages of another
-            input once more.
+        DataError: an input is missing or is no dump, its language is not known, or it holds the pages of
+            another input once more.
     """
     splits: list[Split] = []
     namespaces: dict[str, dict[str, list[str]]] = {}
