@@ -26,7 +26,7 @@ _BATCH_ROWS = 256
 
 def row_groups(path: Path) -> list[int]:
     """Return the uncompressed size of every row group in bytes; nothing for a file that is damaged."""
-    faults = _faults()
+    faults = what_damage_raises()
     try:
         metadata = _open(path).metadata
     except faults:
@@ -38,7 +38,7 @@ def read_parquet(
     path: Path, place: Place, *, start: int = 0, stop: int | None = None
 ) -> Iterator[Document | BadRecord]:
     """Yield the rows of row groups [`start`, `stop`); a row without an id is called by its number, from 1."""
-    faults = _faults()
+    faults = what_damage_raises()
     try:
         file = _open(path)
     except faults as problem:
@@ -61,10 +61,10 @@ def _read_group(
     """Yield the rows of one row group, the first of which has number `row` + 1; damage costs what follows."""
     try:
         for batch in file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=columns):
-            for record in _records(batch):
+            for record in records_of(batch):
                 row += 1
                 yield _document(record, place, f"{place.name}:{row}")
-    except _faults() as problem:
+    except what_damage_raises() as problem:
         yield _unreadable(f"{place.name}:{row + 1}", f" in row group {group}", problem)
 
 
@@ -79,7 +79,7 @@ def _open(path: Path) -> pq.ParquetFile:
     return pq.ParquetFile(path, page_checksum_verification=True)
 
 
-def _faults() -> tuple[type[Exception], ...]:
+def what_damage_raises() -> tuple[type[Exception], ...]:
     """Return what pyarrow raises on a damaged file; the first place that needs pyarrow."""
     with require_extra("reading a Parquet file"):
         import pyarrow as pa
@@ -115,7 +115,7 @@ def _useful_columns(schema: pa.Schema) -> list[str]:
     ]
 
 
-def _records(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
+def records_of(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
     """Yield rows; strings as bytes, because one that is not UTF-8 must not cost its neighbours."""
     import pyarrow as pa
 

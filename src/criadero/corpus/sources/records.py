@@ -83,7 +83,7 @@ def read_jsonl(
     number, offset = 0, start
     try:
         first = _next_line(stream, start, stop) if start else 0
-        for number, (offset, line) in enumerate(_lines(stream, first, stop, place.max_bytes), start=1):
+        for number, (offset, line) in enumerate(lines_of(stream, first, stop, place.max_bytes), start=1):
             if line.strip():
                 mark = f":{number}" if place.naming == "line" else f"@{offset}"
                 yield parse(line, place, place.name + mark)
@@ -104,7 +104,7 @@ def _next_line(stream: IO[bytes], start: int, stop: int | None) -> int:
     return offset
 
 
-def _lines(stream: IO[bytes], offset: int, stop: int | None, max_bytes: int) -> Iterator[tuple[int, bytes]]:
+def lines_of(stream: IO[bytes], offset: int, stop: int | None, max_bytes: int) -> Iterator[tuple[int, bytes]]:
     """Yield place and content of lines; of one over the cap only the start, long enough to be refused."""
     while (stop is None or offset < stop) and (line := stream.readline(max_bytes + 1)):
         yield offset, line

@@ -10,7 +10,7 @@ from exchanges import exchange
 
 
 def file(text, path="a.py", repo="r"):
-    return make_document(text, repo=repo, path=path, source="github", licence=UNKNOWN)
+    return make_document(text, f"{repo}:{path}", repo=repo, path=path, source="github", licence=UNKNOWN)
 
 
 @pytest.mark.parametrize(
@@ -96,12 +96,3 @@ def test_names_of_another_alphabet_are_sorted_as_python_does():
     files = [file("x = 1", path, repo) for repo, path in [("b", "é.py"), ("b", "z.py"), ("B", "ÿ.py")]]
     first = min((f.metadata["repo"], f.metadata["path"]) for f in files)
     assert run(files, 2)[0] == {":".join(first)}
-
-
-def test_document_identity_is_repository_and_path():
-    assert file("x", "a/b.py", "o/r") == Document(
-        "o/r:a/b.py",
-        "x",
-        "github",
-        {"repo": "o/r", "path": "a/b.py", "language": "Python", "licence": "", "licence_from": ""},
-    )

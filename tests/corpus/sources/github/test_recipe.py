@@ -155,8 +155,8 @@ ROWS = [
     {"repo_name": "a/f", "path": "x.py", "content": "w = 1\n", "license": None},
     {"repo_name": "a/b", "path": "x.py", "content": "x = 2\n", "license": "mit"},
 ]
-KEPT = {"a/b:x.py": "MIT", "a/c:y.py": "BSD-3-Clause"}
-LOST = {"a/d:z.py": "licence", "a/f:x.py": "unknown_licence", "e:4": "not_text", "e:6": "duplicate_path"}
+KEPT = {"e:a/b:x.py": "MIT", "e:a/c:y.py": "BSD-3-Clause"}
+LOST = {"e:a/d:z.py": "licence", "e:a/f:x.py": "unknown_licence", "e:4": "not_text", "e:6": "duplicate_path"}
 
 
 @pytest.mark.parametrize("suffix", [".json", ".json.gz", ".jsonl", ".parquet"])
@@ -170,7 +170,7 @@ def test_exports_of_bigquery_are_read(tmp_path, suffix):
         data = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
         path.write_bytes(gzip.compress(data) if suffix.endswith("gz") else data)
     result = run(path)
-    assert {d.id: d.metadata["licence"] for d in result.documents} == KEPT
+    assert {d.id.replace(f"e{suffix}", "e"): d.metadata["licence"] for d in result.documents} == KEPT
     assert {key.replace(f"e{suffix}", "e"): value for key, value in reasons(result).items()} == LOST
 
 
@@ -180,8 +180,33 @@ def test_bad_lines_of_an_export_cost_themselves(tmp_path):
     lines = [b"{", b"[1]", surrogate, b'{"path": "a"}', b"x" * (9 << 20), good]
     (tmp_path / "e.json").write_bytes(b"\n".join(lines))
     result = run(tmp_path / "e.json")
-    assert [d.id for d in result.documents] == ["a/b:x.py"]
+    assert [d.id for d in result.documents] == ["e.json:a/b:x.py"]
     assert list(reasons(result).values()) == ["not_json", "not_json", "lone_surrogate", "no_path", "not_json"]
+
+
+def test_a_path_in_two_files_of_an_export_is_two_documents_or_one_copy(tmp_path):
+    for name, rows in (
+        ("1.json", ROWS[:1]),
+        ("2.json", [ROWS[0] | {"content": "x = 3\n"}]),
+        ("3.json", ROWS[:1]),
+    ):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = run(tmp_path)
+    assert [(d.id, d.text) for d in result.documents] == [
+        ("1.json:a/b:x.py", "x = 1\n"),
+        ("2.json:a/b:x.py", "x = 3\n"),
+    ]
+    copy = next(row for row in result.ledger if row.outcome == "dropped")
+    assert (copy.id, copy.reason, copy.detail) == ("3.json:a/b:x.py", "duplicate_file", "1.json:a/b:x.py")
+
+
+def test_a_row_of_parquet_that_is_not_utf8_costs_itself(tmp_path):
+    contents = pa.array([b"a = 1", b"\xff", b"b = 1"]).view(pa.string())
+    names = {"repo_name": ["r"] * 3, "path": ["a.py", "bad.py", "b.py"], "license": ["mit"] * 3}
+    pq.write_table(pa.table(names | {"content": contents}), tmp_path / "e.parquet")
+    result = run(tmp_path / "e.parquet")
+    assert [d.text for d in result.documents] == ["a = 1", "b = 1"]
+    assert reasons(result) == {"e.parquet:2": "not_text"}
 
 
 def test_a_cut_export_is_named(tmp_path):

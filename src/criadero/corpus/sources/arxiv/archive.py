@@ -16,6 +16,7 @@ from typing import IO, cast
 
 from criadero.corpus.document import BadRecord
 from criadero.corpus.sources.arxiv.project import TEX_SUFFIXES, Failure
+from criadero.corpus.sources.member_names import is_inside
 
 # Papers with many figures have some hundred megabytes; of TeX, a book has a few.
 MAX_PAPER_BYTES = 1 << 30
@@ -126,9 +127,7 @@ def _next_header(stream: IO[bytes], start: int) -> int | None:
 
 
 def _is_plain(member: tarfile.TarInfo) -> bool:
-    path = PurePosixPath(member.name)
-    inside = not path.is_absolute() and ".." not in path.parts and "\\" not in member.name
-    return inside and member.isreg() and not member.issparse()
+    return is_inside(member.name) and member.isreg() and not member.issparse()
 
 
 def _kind(member: tarfile.TarInfo) -> str:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from criadero.corpus.document import BadRecord
+from criadero.corpus.sources.member_names import is_inside
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip", ".whl")
 # What the decoders of the standard library raise on damaged input.
@@ -84,7 +85,7 @@ class _Gate:
         """
         if len(self.seen) >= self.limits.members:
             raise _TooMuch("too_many_members", f"more than {self.limits.members:,}")
-        if not _is_inside(path):
+        if not is_inside(path):
             return self.bad(path, "outside_archive", "the name leads out of the archive")
         if path in self.seen:
             return self.bad(path, "duplicate_path", "a file of this name came before")
@@ -131,16 +132,6 @@ def members(
         yield BadRecord(name, *problem.args)
     except _DAMAGE as problem:
         yield BadRecord(name, "bad_archive", f"cannot be read on: {problem}"[:300])
-
-
-def _is_inside(path: str) -> bool:
-    """Tell whether a member's name stays below the folder it would be unpacked to, on any system."""
-    parts = path.replace("\\", "/").split("/")
-    try:
-        path.encode()
-    except UnicodeEncodeError:  # not UTF-8 in the archive
-        return False
-    return bool(parts[0]) and ".." not in parts and ":" not in parts[0] and "\0" not in path
 
 
 def _of_folder(folder: Path, wanted: Callable[[str], bool], gate: _Gate) -> Iterator[Member | BadRecord]:

@@ -25,10 +25,11 @@ class FileDedup(CrossDocument):
             ("rest", pa.uint64()),
             ("repo", pa.string()),
             ("path", pa.string()),
+            ("id", pa.string()),
         ]
     )
     reduce = """
-        SELECT split, row, first_value(repo || ':' || path) OVER same AS kept FROM records
+        SELECT split, row, first_value(id) OVER same AS kept FROM records
         WINDOW same AS (PARTITION BY key, rest ORDER BY repo, path, split, row)
         QUALIFY row_number() OVER same > 1
     """
@@ -41,6 +42,7 @@ class FileDedup(CrossDocument):
             "rest": [int.from_bytes(digest[8:], "big")],
             "repo": [document.metadata["repo"]],
             "path": [document.metadata["path"]],
+            "id": [document.id],
         }
 
     def apply(self, document: Document, decisions: Sequence[Decision]) -> Document | Drop:

@@ -58,13 +58,14 @@ def read_repository(path: Path, repo: str, *, source: str, limits: Limits) -> It
         if text is None:
             yield BadRecord(f"{repo}:{inside}", "not_text", "not UTF-8, or with NUL characters")
             continue
-        yield make_document(
-            text, repo=repo, path=inside, source=source, licence=survey.licence_of(member.path)
-        )
+        declared = survey.licence_of(member.path)
+        yield make_document(text, f"{repo}:{inside}", repo=repo, path=inside, source=source, licence=declared)
 
 
-def make_document(text: str, *, repo: str, path: str, source: str, licence: Licence) -> Document:
-    """Return the document of a file, called `repo:path`."""
+def make_document(
+    text: str, identity: str, *, repo: str, path: str, source: str, licence: Licence
+) -> Document:
+    """Return the document of a file."""
     language = language_of(path)
     metadata = {
         "repo": repo,
@@ -73,7 +74,7 @@ def make_document(text: str, *, repo: str, path: str, source: str, licence: Lice
         "licence": licence.expression,
         "licence_from": licence.found_in,
     }
-    return Document(f"{repo}:{path}", text, source, metadata)
+    return Document(identity, text, source, metadata)
 
 
 def decode(data: bytes) -> str | None:
