@@ -106,7 +106,8 @@ def test_the_sample_gives_eight_papers_without_macros_of_their_own() -> None:
 
 def test_single_papers_of_every_packing_are_read_in_groups(tmp_path: Path) -> None:
     text = _paper().encode()
-    (tmp_path / "deep").mkdir()
+    folder = tmp_path / "in"
+    (folder / "deep").mkdir(parents=True)
     for name, data in {
         "a.tex": text,
         "b.tex.gz": gzip.compress(text),
@@ -117,22 +118,22 @@ def test_single_papers_of_every_packing_are_read_in_groups(tmp_path: Path) -> No
         "notes.md": b"none",
         "f.pdf": b"%PDF",
     }.items():
-        (tmp_path / name).write_bytes(data)
-    recipe = stages(ArxivConfig(), source="arxiv", inputs=[tmp_path])
+        (folder / name).write_bytes(data)
+    recipe = stages(ArxivConfig(), source="arxiv", inputs=[folder])
     assert len(recipe[0].splits) == 1
     result = run_inline(recipe)
     assert [document.id for document in result.documents] == [
         "2301.00001",
-        "a.tex",
-        "b.tex.gz",
-        "deep/2301.00001.tex",
-        "deep/c.tar.gz",
-        "deep/e.Rnw",
+        "in/a.tex",
+        "in/b.tex.gz",
+        "in/deep/2301.00001.tex",
+        "in/deep/c.tar.gz",
+        "in/deep/e.Rnw",
     ]
-    assert _bad(result) == {"f.pdf": "pdf_only"}
+    assert _bad(result) == {"in/f.pdf": "pdf_only"}
     assert "\\begin{verbatim}\nx\n\\end{verbatim}" in result.documents[-1].text
-    with pytest.raises(DataError, match="no papers"):
-        stages(ArxivConfig(), source="arxiv", inputs=[tmp_path / "notes.md"])
+    with pytest.raises(DataError, match="nothing to read"):
+        stages(ArxivConfig(), source="arxiv", inputs=[folder / "notes.md"])
     with pytest.raises(DataError, match="does not exist"):
         stages(ArxivConfig(), source="arxiv", inputs=[tmp_path / "none.tar"])
 

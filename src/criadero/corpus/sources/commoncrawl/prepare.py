@@ -85,7 +85,7 @@ def calibrate(model: Path, config: CommonCrawlConfig, *, inputs: Sequence[Path |
         Scorer(model).perplexities(page.text for page in sample), pages=f"a sample of {len(sample):,} pages"
     )
     found.save(model)
-    logger.info("cutoffs of %s: head below %.1f, middle below %.1f", model, found.head, found.middle)
+    logger.info("cutoffs by %s: head below %.1f, middle below %.1f", found.pages, found.head, found.middle)
     return found
 
 

@@ -49,8 +49,10 @@ def make_cleaner(*, layout: Layout, keep_unanswered: bool) -> DocumentFunction:
         text = _text(thread, answers, chosen)
         if not text.strip():
             return Drop("empty")
-        answer_ids = ",".join(str(answer.id) for answer in answers)
-        return document.with_text(text).with_metadata(answer_ids=answer_ids)
+        kept = document.with_text(text)
+        if len(answers) == len(thread.answers):
+            return kept
+        return kept.with_metadata(answer_ids=",".join(str(answer.id) for answer in answers))
 
     return clean
 
