@@ -107,6 +107,17 @@ def test_tag_wikis_and_other_posts_neither_count_nor_appear(tmp_path: Path) -> N
     assert "wiki" not in " ".join(_texts(tmp_path).values())
 
 
+def test_sites_can_be_named_and_are_not_counted_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a.example", "b.example", "c.example"):
+        write(tmp_path, [question(1)], site=name)
+    monkeypatch.setattr(dump, "count_posts", lambda site: pytest.fail("counted"))
+    settings = StackExchangeConfig(sites=("c.example", "a.example"), largest_sites=1)
+    read = stages(settings, source="s", inputs=[tmp_path])[0]
+    assert [split.name for split in read.splits] == ["a.example", "c.example"]
+    with pytest.raises(DataError, match="no posts of the site"):
+        stages(StackExchangeConfig(sites=("d.example",)), source="s", inputs=[tmp_path])
+
+
 def test_meta_sites_are_left_out_and_equal_sizes_go_by_name(tmp_path: Path) -> None:
     for site in ("b.example", "meta.b.example", "cooking.meta.example", "metafilter.example", "a.example"):
         write(tmp_path, [question(1)], site=site)

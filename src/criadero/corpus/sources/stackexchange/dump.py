@@ -6,6 +6,7 @@ its Posts.xml in pieces of bounded size, which are parsed as they come.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from criadero.corpus.document import BadRecord
 from criadero.corpus.extra import require_extra
 from criadero.corpus.sources.stackexchange.posts import PostsParser, Row
 from criadero.errors import DataError
+
+logger = logging.getLogger("criadero")
 
 # Posts of real dumps shrink five to eight times. Nothing is unpacked, so a small file may promise anything.
 MAX_RATIO = 200
@@ -73,8 +76,11 @@ def largest_sites(sites: Sequence[Site], count: int) -> list[Site]:
     """
     if len(sites) <= count:
         return list(sites)
+    logger.info("counting the posts of %s sites", len(sites))
     by_size = sorted(sites, key=lambda site: (-count_posts(site), site.name))
-    return sorted(by_size[:count], key=lambda site: site.name)
+    largest = sorted(by_size[:count], key=lambda site: site.name)
+    logger.info("the largest sites: %s", ", ".join(site.name for site in largest))
+    return largest
 
 
 def count_posts(site: Site) -> int:

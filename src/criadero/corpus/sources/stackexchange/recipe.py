@@ -15,8 +15,9 @@ from pydantic import Field
 from criadero.config import Config
 from criadero.corpus.engine.stage import Each, Read, Recipe, Split
 from criadero.corpus.sources.stackexchange.clean import Layout, make_cleaner
-from criadero.corpus.sources.stackexchange.dump import find_sites, largest_sites
+from criadero.corpus.sources.stackexchange.dump import Site, find_sites, largest_sites
 from criadero.corpus.sources.stackexchange.read import make_reader
+from criadero.errors import DataError
 
 
 class StackExchangeConfig(Config):
@@ -24,8 +25,9 @@ class StackExchangeConfig(Config):
 
     Attributes:
         kind: names this kind of source.
-        largest_sites: how many sites are taken, by their number of questions and answers; meta sites never.
-            Where the dump has more, each file is read once to count.
+        sites: names of the sites that are taken, such as `cooking.stackexchange.com`; by default the largest.
+        largest_sites: how many those are, by their number of questions and answers; meta sites never. Where
+            the dump has more, each file is read to count, at every start: name them in `sites` then.
         layout: `plain`, or like the public recreations, `redpajama` and `pile`.
         keep_unanswered: whether questions without answers are kept.
         memory_bytes: text of posts that a task holds before it sorts them to disk.
@@ -33,6 +35,7 @@ class StackExchangeConfig(Config):
     """
 
     kind: Literal["stackexchange"] = "stackexchange"
+    sites: tuple[str, ...] = ()
     largest_sites: int = Field(default=28, ge=1)
     layout: Layout = "plain"
     keep_unanswered: bool = True
@@ -44,9 +47,10 @@ def stages(config: StackExchangeConfig, *, source: str, inputs: Sequence[Path | 
     """Return the recipe: one split for each of the largest sites, by name.
 
     Raises:
-        DataError: an input is missing, there are no posts, or one site is there twice.
+        DataError: an input or a site that is named is missing, there are no posts, or one site is there twice.
     """
-    sites = largest_sites(find_sites([Path(path) for path in inputs]), config.largest_sites)
+    found = find_sites([Path(path) for path in inputs])
+    sites = _named(found, config.sites) if config.sites else largest_sites(found, config.largest_sites)
     scratch = None if config.scratch is None else str(config.scratch)
     return (
         Read(
@@ -56,3 +60,10 @@ def stages(config: StackExchangeConfig, *, source: str, inputs: Sequence[Path | 
         ),
         Each("clean", make_cleaner, {"layout": config.layout, "keep_unanswered": config.keep_unanswered}),
     )
+
+
+def _named(found: Sequence[Site], names: Sequence[str]) -> list[Site]:
+    by_name = {site.name: site for site in found}
+    if missing := [name for name in names if name not in by_name]:
+        raise DataError(f"no posts of the site {missing[0]}", hint=f"there are {', '.join(by_name)}")
+    return [by_name[name] for name in sorted(set(names))]
