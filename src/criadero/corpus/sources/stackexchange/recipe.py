@@ -47,7 +47,7 @@ def stages(config: StackExchangeConfig, *, source: str, inputs: Sequence[Path | 
     """Return the recipe: one split for each of the largest sites, by name.
 
     Raises:
-        DataError: an input or a site that is named is missing, there are no posts, or one site is there twice.
+        DataError: an input or a named site is missing, there are no posts, or one site is there twice.
     """
     found = find_sites([Path(path) for path in inputs])
     sites = _named(found, config.sites) if config.sites else largest_sites(found, config.largest_sites)
