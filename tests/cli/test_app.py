@@ -14,6 +14,8 @@ from criadero import errors
 from criadero.cli import app
 from criadero.errors import ConfigError, CriaderoError
 
+ROOT = Path(__file__).parents[2]
+
 
 def test_the_version_is_the_packages(program):
     outcome = program("--version")
@@ -108,4 +110,26 @@ def test_a_full_disk_under_stdout_is_one_line_and_exit_1():
         )  # fmt: skip
     assert done.returncode != 0
     assert "No space left" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["corpus", "build", "samples/recipe.toml", "OUT"],
+        ["benchmarks", "overlap", "OUT", "--benchmarks", "OUT"],
+        ["demo"],
+    ],
+    ids=" ".join,
+)
+def test_without_the_corpus_extra_a_verb_says_what_to_install(arguments, tmp_path: Path):
+    blocked = "import sys; sys.modules.update(dict.fromkeys(('pyarrow', 'duckdb', 'ray', 'fastwarc')))"
+    script = f"{blocked}; sys.argv = {['criadero', *arguments]!r}; from criadero.cli.app import main; main()"
+    (tmp_path / "OUT" / "ledger").mkdir(parents=True)
+    (tmp_path / "samples").symlink_to(ROOT / "samples")
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "which is not installed" in done.stderr
+    assert "hint: pip install 'criadero[corpus]'" in done.stderr
     assert "Traceback" not in done.stderr

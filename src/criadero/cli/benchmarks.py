@@ -62,7 +62,10 @@ def overlap(
     """Report which benchmarks a corpus overlapped with before it was decontaminated."""
     from dataclasses import asdict
 
-    from criadero.corpus.decontaminate import DecontaminationConfig, markdown, report
+    from criadero.corpus.extra import require_extra
+
+    with require_extra("reading a corpus"):
+        from criadero.corpus.decontaminate import DecontaminationConfig, markdown, report
 
     found = report(corpus, DecontaminationConfig(benchmarks=benchmarks))
     if json:

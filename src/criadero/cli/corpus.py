@@ -55,7 +55,10 @@ def build(
 
     With RAY_ADDRESS set, work runs on that Ray cluster.
     """
-    from criadero.corpus.config import load_recipe
+    from criadero.corpus.extra import require_extra
+
+    with require_extra("building a corpus"):
+        from criadero.corpus.config import load_recipe
 
     limits = [] if memory is None else [f"engine.memory_bytes={bytes_of(memory)}"]
     config = load_recipe(recipe, [*(overrides or []), *limits])

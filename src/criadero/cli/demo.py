@@ -28,9 +28,12 @@ def demo(
     from criadero import config as configuration
     from criadero.cli.corpus_progress import CorpusDisplay
     from criadero.cli.progress import ProgressDisplay
-    from criadero.demo import run_demo
+    from criadero.corpus.extra import require_extra
     from criadero.train.config import RunConfig
     from criadero.train.stop import StopFlag
+
+    with require_extra("the demo"):
+        from criadero.demo import run_demo
 
     settings = configuration.load(RunConfig, config, overrides or [])
     with (
