@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from criadero.corpus.document import Document, Drop
+from criadero.corpus.engine.inline import run_inline
+from criadero.corpus.engine.stage import Read, Split
 from criadero.corpus.language import Identifier, LanguageConfig, make, packaged_model, stage
 from criadero.errors import DataError
 
@@ -24,6 +26,10 @@ def identified_as(score: float):
             return "en", score
 
     return Fixed()
+
+
+def reader_of(*, texts: list[str]):
+    return lambda split: (Document(str(n), text, "arxiv") for n, text in enumerate(texts))
 
 
 def document(text: str) -> Document:
@@ -54,6 +60,18 @@ def test_the_score_is_not_rounded_before_it_is_compared(monkeypatch, score, kept
     assert isinstance(result, Document) == kept
     if not kept:
         assert result == Drop("language_unclear", score=score, detail="en")
+
+
+def test_bug_9_of_arxiv_the_model_is_not_loaded_again_for_each_document(monkeypatch):
+    loaded = []
+    monkeypatch.setattr(
+        "criadero.corpus.language.Identifier", lambda path: loaded.append(path) or identified_as(0.9)
+    )
+    texts = [f"{ENGLISH} {number}" for number in range(20)]
+    read = Read((Split("a", __file__),), reader_of, {"texts": texts})
+    result = run_inline((read, stage()))
+    assert len(result.documents) == 20
+    assert loaded == [packaged_model()]
 
 
 def test_words_at_line_ends_are_not_glued():

@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -149,12 +150,13 @@ class OverlapIndex:
         """
         found: list[Overlap] = []
         text_words: list[str] = []
+        words_of = cache(lambda probe: words(probe.text))  # a long item is met at each of its words
         for ngrams in self._ngrams:
             for place, rows in ngrams.find(word_hashes):
                 text_words = text_words or words(text)
                 for row in rows:
                     probe, first = self._probes[ngrams.probe[row]], ngrams.first_word[row]
-                    run = words(probe.text)[first : first + self._ngram]
+                    run = words_of(probe)[first : first + self._ngram]
                     if text_words[place : place + len(run)] == run:
                         found.append(Overlap(f"{self._names[probe.benchmark]}:{probe.item}", place, len(run)))
         return found

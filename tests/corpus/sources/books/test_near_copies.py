@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from criadero.corpus.document import BadRecord, Document
@@ -108,6 +109,24 @@ def test_bug_a_book_that_raises_is_kept_or_lost_in_silence(tmp_path: Path) -> No
         (f"{name}/c.jsonl:2", "lone_surrogate"),
     ]
     assert kept(result) == [f"{name}/a.txt", f"{name}/c.jsonl:3"]
+
+
+def test_bug_all_books_are_held_in_memory() -> None:
+    """RedPajama reads every book before it compares the first two."""
+    step, at_once = make_near_copies(threshold=0.9, metric="containment"), []
+
+    class Library:
+        def read(self, places: Iterable[tuple[int, int]]) -> Iterator[tuple[tuple[int, int], Document]]:
+            wanted = list(places)
+            at_once.append(len(wanted))
+            yield from ((place, Document(str(place), NOVEL, "books")) for place in wanted)
+
+    pairs = [{"split": 0, "row": n, "other_split": 1, "other_row": n} for n in range(100)]
+    counts = {"shared": 90, "plain": 90, "sampled": 90, "other_sampled": 90}
+    dropped = step.combine(pa.Table.from_pylist([pair | counts for pair in pairs]), Library())
+    assert len(dropped) == 100
+    assert sum(at_once) == 200
+    assert max(at_once) <= 32
 
 
 def test_case_punctuation_and_compatibility_forms_do_not_tell_books_apart() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import json
 import lzma
+import shutil
 from collections import Counter
 from html import escape
 from pathlib import Path
@@ -20,6 +21,7 @@ from criadero.corpus.quality.references import ReferenceConfig
 from criadero.corpus.sources.commoncrawl.prepare import calibrate, needs, prepare
 from criadero.corpus.sources.commoncrawl.recipe import CommonCrawlConfig, stages
 from criadero.errors import ConfigError, DataError
+from criadero.files import sha256_file
 from packaged import packaged_file
 
 SAMPLES = Path(__file__).parents[4] / "samples" / "raw" / "books"
@@ -100,6 +102,23 @@ def test_prepared_models_are_made_once(crawl, wikipedia, prepared):
     assert again == prepared
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
     assert set(before) == {"sentencepiece.model", "ngram.bin", "cutoffs.json", "manifest.json"}
+
+
+def test_documents_of_a_finished_source_are_not_read_again_to_name_them(
+    crawl, wikipedia, prepared, tmp_path, monkeypatch
+):
+    finished = tmp_path / "finished"
+    shutil.copytree(wikipedia, finished)
+    parts = [{"name": path.name, "sha256": sha256_file(path)} for path in finished.iterdir()]
+    (finished / "manifest.json").write_text(json.dumps({"parts": parts}))
+    monkeypatch.setattr("criadero.files.sha256_file", lambda path: pytest.fail(f"{path} was read"))
+    found = prepare(
+        CommonCrawlConfig(),
+        finished={"wikipedia": finished},
+        folder=prepared.perplexity_model.parent,
+        inputs=[crawl],
+    )
+    assert found == prepared
 
 
 def test_a_killed_prepare_leaves_nothing_and_other_text_makes_another_model(

@@ -70,6 +70,17 @@ def test_a_page_that_is_too_large_is_passed_over_in_bounded_memory() -> None:
     assert peak < 10_000_000  # of 40 MB
 
 
+def test_pitfall_memory_grows_with_the_pages_that_were_read() -> None:
+    """iterparse keeps every element below the root unless the root itself is cleared."""
+    chunks = (page(n, "word " * 200).encode() for n in range(4000))
+    tracemalloc.start()
+    read = sum(1 for cut in cut_pages(chunks) if parse_page(cut.xml).text)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert read == 4000
+    assert peak_bytes < 200_000  # of 5 MB
+
+
 @pytest.mark.parametrize(
     "fault",
     [

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from criadero.corpus.document import Document, Drop
@@ -26,6 +27,7 @@ from criadero.notices import say_once
 
 Metric = Literal["containment", "jaccard"]
 Place: TypeAlias = tuple[int, int]
+_Integers: TypeAlias = npt.NDArray[np.int64]
 
 SHINGLE_WORDS = 8
 SAMPLED_OF = 64
@@ -165,34 +167,33 @@ class NearCopies:
         pair = ["other_split", "other_row", "split", "row"]
         sums = [("shared", "sum"), ("plain", "sum"), ("sampled", "max"), ("other_sampled", "max")]
         table = decisions.group_by(pair).aggregate(sums).sort_by([(name, "ascending") for name in pair])
-        places = list(zip(*(table[name].to_pylist() for name in pair), strict=True))
-        counts = zip(*(table[f"{name}_{how}"].to_pylist() for name, how in sums), strict=True)
-        pairs = {((p[0], p[1]), (p[2], p[3])): count for p, count in zip(places, counts, strict=True)}
-        crowded = {left: count[0] for (left, right), count in pairs.items() if left == right}
-        if crowded:
+        left, right = _places(table, "other_split", "other_row"), _places(table, "split", "row")
+        shared, plain, one, other = (_integers(table[f"{name}_{how}"]) for name, how in sums)
+        itself = left == right
+        if itself.any():
             say_once(
                 f"books: some passages stand in more than {MAX_HOLDERS} books; by those, each book was "
                 f"compared with the {_LEADERS} longest only",
                 level=logging.INFO,
             )
-        return [
-            (left, right)
-            for (left, right), (shared, plain, one, other) in pairs.items()
-            if left != right
-            and (
-                self._may_overlap(shared, one, other)
-                or self._may_overlap(plain, one - crowded.get(right, 0), other - crowded.get(left, 0))
-            )
-        ]
+        crowded = partial(_counts, left[itself], shared[itself])
+        chosen = ~itself & (
+            self._may_overlap(shared, one, other)
+            | self._may_overlap(plain, one - crowded(right), other - crowded(left))
+        )
+        ends = (
+            zip(*(table[name].filter(chosen).to_pylist() for name in names), strict=True)
+            for names in (pair[:2], pair[2:])
+        )
+        return list(zip(*ends, strict=True))
 
-    def _may_overlap(self, shared: int, one: int, other: int) -> bool:
-        """Whether samples of these sizes, `shared` in both, may come from too large an overlap."""
-        smaller = min(one, other)
-        if smaller <= 0:
-            return False
-        estimate = shared / (smaller if self.metric == "containment" else max(1, one + other - shared))
+    def _may_overlap(self, shared: _Integers, one: _Integers, other: _Integers) -> npt.NDArray[np.bool_]:
+        """Tell for which samples of these sizes, `shared` in both, too large an overlap is possible."""
+        smaller = np.minimum(one, other)
+        whole = smaller if self.metric == "containment" else one + other - shared
         # Three standard errors of a sample of this size.
-        return estimate > self.threshold - 3 * math.sqrt(self.threshold * (1 - self.threshold) / smaller)
+        margin = 3 * np.sqrt(self.threshold * (1 - self.threshold) / np.maximum(smaller, 1))
+        return (smaller > 0) & (shared / np.maximum(whole, 1) > self.threshold - margin)
 
     def _book(self, place: Place, document: Document) -> tuple[Book, Hashes]:
         shingles = shingles_of(self._words(document.text))
@@ -241,3 +242,20 @@ def _drop_later(
 
 def _priority(document: Document) -> int:
     return int(document.metadata.get(PRIORITY, "0"))
+
+
+def _integers(column: pa.ChunkedArray) -> _Integers:
+    return np.asarray(column.to_numpy(), np.int64)
+
+
+def _places(table: pa.Table, split: str, row: str) -> _Integers:
+    """Return places as one number each, in the order of places."""
+    return (_integers(table[split]) << 32) | _integers(table[row])
+
+
+def _counts(known: _Integers, counts: _Integers, wanted: _Integers) -> _Integers:
+    """Return the count of each place wanted, 0 for those not among the `known`, which ascend."""
+    if not len(known):
+        return np.zeros_like(wanted)
+    found = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+    return np.where(known[found] == wanted, counts[found], 0)

@@ -18,6 +18,7 @@ from typing import Any
 from criadero import files
 from criadero.corpus.document import BadRecord, Document
 from criadero.corpus.engine.inline import run_inline
+from criadero.corpus.engine.publish import MANIFEST
 from criadero.corpus.engine.stage import Read, Reader, Split
 from criadero.corpus.quality import cutoffs, references, train
 from criadero.corpus.quality.cutoffs import Cutoffs
@@ -182,6 +183,9 @@ def _made(folder: Path, made_from: str, make: Callable[[Path], None]) -> Path:
 
 
 def _hashes(folder: Path) -> list[str]:
+    """Name the documents of a source by the hashes its manifest has, without reading all of them again."""
+    if (manifest := folder / MANIFEST).is_file():
+        return [part["sha256"] for part in files.read_json(manifest)["parts"]]
     return [files.sha256_file(path) for path in _below(folder)]
 
 
