@@ -59,6 +59,14 @@ def test_an_archive_with_another_hash_is_refused_and_not_kept(tmp_path: Path, st
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_cache_may_be_named_relative_to_where_one_stands(
+    tmp_path: Path, stand_in_client: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert fetch(package(), Path("kept/packages")).read_bytes() == CONTENT
+    assert [path.name for path in Path("kept/packages").iterdir()] == ["npm-scope-thing-1.0"]
+
+
 def test_a_missing_client_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(packages, "_npm", lambda *_: ["no-such-program"])
     with pytest.raises(DataError, match="there is no `no-such-program` here"):

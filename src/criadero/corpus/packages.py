@@ -8,6 +8,7 @@ up; nothing of a package is installed, built or run. An archive whose hash is ri
 from __future__ import annotations
 
 import fnmatch
+import logging
 import lzma
 import shutil
 import subprocess
@@ -24,6 +25,8 @@ from typing import IO, Literal
 
 from criadero.errors import DataError
 from criadero.files import fsync, sha256_file
+
+logger = logging.getLogger("criadero")
 
 _DOWNLOAD_SECONDS = 900
 _MAX_MEMBER_BYTES = 1 << 28
@@ -81,7 +84,9 @@ def fetch(package: Package, cache: Path) -> Path:
         return present[0]
     shutil.rmtree(folder, ignore_errors=True)
     cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache) as temporary:
+    # Absolute, because the clients run in a folder of their own.
+    logger.info("downloading %s", package)
+    with tempfile.TemporaryDirectory(dir=cache.resolve()) as temporary:
         archive = _download(package, Path(temporary))
         if (found := sha256_file(archive)) != package.sha256:
             raise DataError(f"{package}: the archive has sha256 {found}, expected {package.sha256}")
