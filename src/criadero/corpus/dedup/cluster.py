@@ -1,6 +1,7 @@
 """Connected components over millions of links, in numpy.
 
-Entry point: `first_of_cluster`; near-duplicates use it to turn linked pairs into clusters.
+Entry points: `first_of_cluster`, with which near-duplicates turn linked pairs into clusters, and `places_of`
+for the numbers that stand for documents.
 """
 
 from __future__ import annotations
@@ -9,8 +10,17 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 Places: TypeAlias = npt.NDArray[np.int64]
+
+ROW_BITS = 32
+
+
+def places_of(table: pa.Table, split: str, row: str) -> Places:
+    """Return the places that two columns hold as one number each, in the order of documents."""
+    splits, rows = (np.asarray(table[name].to_numpy(), np.int64) for name in (split, row))
+    return (splits << ROW_BITS) | rows
 
 
 def first_of_cluster(left: Places, right: Places) -> tuple[Places, Places]:

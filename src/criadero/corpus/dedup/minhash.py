@@ -13,18 +13,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field
 
 from criadero.config import Config
-from criadero.corpus.dedup.cluster import first_of_cluster
+from criadero.corpus.dedup.cluster import ROW_BITS, Places, first_of_cluster, places_of
 from criadero.corpus.document import Document, Drop
 from criadero.corpus.engine.stage import Decision, Documents, Exchange
 from criadero.corpus.shingles import Hashes, WordHashes, mix, ngram_hashes, random_hashes
 
 _BLOCK_SHINGLES = 1024  # times 112 hash functions this stays in the cache of a core
-_PLACE_BITS = 32
 
 
 class MinHashConfig(Config):
@@ -68,11 +66,11 @@ class MinHash:
 
     # Both sides of a pair meet under as many keys as they have equal bands, whatever range a key falls in.
     reduce = f"""
-        SELECT split, row, (first >> {_PLACE_BITS})::UINTEGER AS first_split,
-               (first & {(1 << _PLACE_BITS) - 1})::UINTEGER AS first_row, count(*) AS bands
-        FROM (SELECT split, row, min((split::UBIGINT << {_PLACE_BITS}) | row) OVER (PARTITION BY key) AS first
+        SELECT split, row, (first >> {ROW_BITS})::UINTEGER AS first_split,
+               (first & {(1 << ROW_BITS) - 1})::UINTEGER AS first_row, count(*) AS bands
+        FROM (SELECT split, row, min((split::UBIGINT << {ROW_BITS}) | row) OVER (PARTITION BY key) AS first
               FROM records)
-        WHERE first <> ((split::UBIGINT << {_PLACE_BITS}) | row)
+        WHERE first <> ((split::UBIGINT << {ROW_BITS}) | row)
         GROUP BY split, row, first
     """
 
@@ -111,7 +109,10 @@ class MinHash:
 
     def combine(self, decisions: pa.Table, documents: Documents) -> pa.Table:
         """Turn links between pairs into one row per dropped document: what is kept instead, and a score."""
-        places, firsts = _packed(decisions, "split", "row"), _packed(decisions, "first_split", "first_row")
+        places, firsts = (
+            places_of(decisions, "split", "row"),
+            places_of(decisions, "first_split", "first_row"),
+        )
         # One pair can come from several ranges of keys; the same bands are then counted together.
         pairs, which = np.unique(np.stack([places, firsts], axis=1), axis=0, return_inverse=True)
         bands = np.bincount(which.reshape(-1), weights=decisions["bands"].to_numpy(), minlength=len(pairs))
@@ -123,8 +124,8 @@ class MinHash:
         ids = {place: document.id for place, document in documents.read(_unpacked(np.unique(kept)))}
         return pa.table(
             {
-                "split": pa.array((linked[dropped] >> _PLACE_BITS).astype(np.uint32)),
-                "row": pa.array((linked[dropped] & ((1 << _PLACE_BITS) - 1)).astype(np.uint32)),
+                "split": pa.array((linked[dropped] >> ROW_BITS).astype(np.uint32)),
+                "row": pa.array((linked[dropped] & ((1 << ROW_BITS) - 1)).astype(np.uint32)),
                 "kept": pa.array([ids[place] for place in _unpacked(kept[dropped])], pa.string()),
                 "similarity": pa.array((best[dropped] / self._config.bands) ** (1 / self._config.rows)),
             }
@@ -138,11 +139,5 @@ class MinHash:
         return Drop("near_duplicate", score=decision["similarity"], detail=decision["kept"])
 
 
-def _packed(table: pa.Table, split: str, row: str) -> npt.NDArray[np.int64]:
-    """Return places as one number each, in the order of places."""
-    splits, rows = (np.asarray(table[name].to_numpy(), np.int64) for name in (split, row))
-    return (splits << _PLACE_BITS) | rows
-
-
-def _unpacked(places: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
-    return [(place >> _PLACE_BITS, place & ((1 << _PLACE_BITS) - 1)) for place in places.tolist()]
+def _unpacked(places: Places) -> list[tuple[int, int]]:
+    return [(place >> ROW_BITS, place & ((1 << ROW_BITS) - 1)) for place in places.tolist()]

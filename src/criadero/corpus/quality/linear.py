@@ -22,7 +22,8 @@ from criadero.corpus.shingles import WordHashes, ngram_hashes, random_hashes
 from criadero.errors import DataError
 
 Floats: TypeAlias = npt.NDArray[np.float32]
-Vector: TypeAlias = tuple[npt.NDArray[np.int64], Floats]
+Places: TypeAlias = npt.NDArray[np.int32]
+Vector: TypeAlias = tuple[Places, Floats]
 """Which weights a text uses, and how much of each; the squares sum to 1."""
 
 _BATCH_TEXTS = 256
@@ -46,7 +47,7 @@ class Features:
         # A word that is there ten times says a little more than one that is there once.
         values = np.log1p(counts).astype(np.float32)
         length = float(np.sqrt(np.sum(values * values, dtype=np.float64)))
-        return places.astype(np.int64), values / np.float32(length or 1.0)
+        return places.astype(np.int32), values / np.float32(length or 1.0)
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def fit(
     return LinearModel(weights, bias, pairs)
 
 
-def _rows(vectors: Iterable[Vector]) -> tuple[npt.NDArray[np.int64], Floats, npt.NDArray[np.int64]]:
+def _rows(vectors: Iterable[Vector]) -> tuple[Places, Floats, npt.NDArray[np.int64]]:
     """Lay vectors end to end: places, values, and the number of the vector each is of."""
     pairs = list(vectors)
     lengths = [len(places) for places, _ in pairs]

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from criadero.corpus.dedup.cluster import places_of
 from criadero.corpus.document import Document, Drop
 from criadero.corpus.engine.stage import Decision, Documents
 from criadero.corpus.shingles import Hashes, WordHashes, ngram_hashes
@@ -167,7 +168,7 @@ class NearCopies:
         pair = ["other_split", "other_row", "split", "row"]
         sums = [("shared", "sum"), ("plain", "sum"), ("sampled", "max"), ("other_sampled", "max")]
         table = decisions.group_by(pair).aggregate(sums).sort_by([(name, "ascending") for name in pair])
-        left, right = _places(table, "other_split", "other_row"), _places(table, "split", "row")
+        left, right = places_of(table, "other_split", "other_row"), places_of(table, "split", "row")
         shared, plain, one, other = (_integers(table[f"{name}_{how}"]) for name, how in sums)
         itself = left == right
         if itself.any():
@@ -246,11 +247,6 @@ def _priority(document: Document) -> int:
 
 def _integers(column: pa.ChunkedArray) -> _Integers:
     return np.asarray(column.to_numpy(), np.int64)
-
-
-def _places(table: pa.Table, split: str, row: str) -> _Integers:
-    """Return places as one number each, in the order of places."""
-    return (_integers(table[split]) << 32) | _integers(table[row])
 
 
 def _counts(known: _Integers, counts: _Integers, wanted: _Integers) -> _Integers:

@@ -19,6 +19,7 @@ MAX_RECORD_BYTES = 1 << 25
 MAX_HEADER_BYTES = 1 << 16
 _LENGTH = re.compile(rb"^Content-Length:[ \t]*(\d{1,18})[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
 _BLANK_LINE = re.compile(rb"\r?\n\r?\n")
+_LINE_ENDS = re.compile(rb"[\r\n]+")
 _NEXT_RECORD = b"\n" + RECORD_START
 _RECORD_END = b"\r\n\r\n"
 
@@ -140,10 +141,8 @@ class _Framing:
     def _skip_line_ends(self) -> bool:
         """Drop line ends at the front; returns False at the end of the member."""
         while True:
-            count = 0
-            while count < len(self._buffer) and self._buffer[count] in b"\r\n":
-                count += 1
-            self._drop(count)
+            found = _LINE_ENDS.match(self._buffer)
+            self._drop(found.end() if found else 0)
             if self._buffer:
                 return True
             if not self._extend():

@@ -54,18 +54,17 @@ def _archives(
     given: str, base: str, downloads: Path | None, s3_endpoint: str | None
 ) -> Iterator[tuple[str, str]]:
     """Yield name and place of each archive that an input stands for."""
-    if is_url(given) and downloads is None:
-        raise DataError(f"{given} is to be downloaded, but nowhere to", hint="set `downloads` to a folder")
-    if given.endswith(LIST_SUFFIXES):
-        path = (
-            download(given, downloads, endpoint=s3_endpoint) if is_url(given) and downloads else Path(given)
-        )
+    is_list = given.endswith(LIST_SUFFIXES)
+    if is_list or is_url(given):
         if downloads is None:
-            raise DataError(f"`{given}` lists files to download, but nowhere to", hint="set `downloads`")
+            what = f"`{given}` lists files to download" if is_list else f"{given} is to be downloaded"
+            raise DataError(f"{what}, but nowhere to", hint="set `downloads` to a folder")
+        if not is_list:
+            yield given.rsplit("/", 1)[-1], given
+            return
+        path = download(given, downloads, endpoint=s3_endpoint) if is_url(given) else Path(given)
         for line in _lines(path):
             yield line, f"{base.rstrip('/')}/{line}"
-    elif is_url(given):
-        yield given.rsplit("/", 1)[-1], given
     elif Path(given).is_dir():
         root = Path(given).resolve()
         for path in sorted(root.rglob("*")):
