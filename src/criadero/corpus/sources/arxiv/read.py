@@ -26,8 +26,8 @@ def make_reader(*, source: str) -> Reader:
 
     def read(split: Split) -> Iterator[Document | BadRecord]:
         if "files" in split.parts:
-            for identity, name, path in split.parts["files"]:
-                yield from _read_file(_Place(str(identity), str(name), source), Path(path))
+            for identity, name, file in split.parts["files"]:
+                yield from _read_file(_Place(identity, name, source), Path(split.path, file))
         else:
             yield from _read_tar(split, source)
 

@@ -7,6 +7,7 @@ first section to the bibliography, without comments, user macros and definitions
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
@@ -37,7 +38,7 @@ class ArxivConfig(Config):
 
 
 def stages(config: ArxivConfig, *, source: str, inputs: Sequence[Path | str]) -> Recipe:
-    """Return the recipe: one split for each tar of papers, one for every hundred single papers.
+    """Return the recipe: one split for each tar of papers, one for every hundred single papers of a folder.
 
     Raises:
         DataError: an input is missing, or there are no papers.
@@ -54,18 +55,26 @@ def _splits(files: Sequence[InputFile]) -> Iterator[Split]:
     for file in files:
         if file.path.suffix == ".tar":
             yield Split(name=file.name, path=str(file.path))
-    singles = _named([file for file in files if file.path.suffix != ".tar"])
-    for start in range(0, len(singles), PAPERS_PER_SPLIT):
-        part = singles[start : start + PAPERS_PER_SPLIT]
-        yield Split(name=part[0][1], path=str(Path(part[0][2]).parent), parts={"files": part})
+    singles = [file for file in files if file.path.suffix != ".tar"]
+    identities = _identities(singles)
+    # The hash of a split is that of its folder, so all its files must be there.
+    for folder, found in groupby(sorted(singles, key=_folder), key=_folder):
+        named = [[identities[file.name], file.name, file.path.name] for file in found]
+        for start in range(0, len(named), PAPERS_PER_SPLIT):
+            part = named[start : start + PAPERS_PER_SPLIT]
+            yield Split(name=part[0][1], path=str(folder), parts={"files": part})
 
 
-def _named(files: Sequence[InputFile]) -> list[list[str]]:
-    """Return identity, name and path of each file; one named for a paper that is there already is a file."""
-    seen: set[str] = set()
-    found = []
-    for file in files:
-        identity = file.name if paper_id(file.name) in seen else paper_id(file.name)
-        seen.add(identity)
-        found.append([identity, file.name, str(file.path)])
+def _folder(file: InputFile) -> Path:
+    return file.path.parent
+
+
+def _identities(files: Sequence[InputFile]) -> dict[str, str]:
+    """Return the paper each file is named for; one that is there already is called by its name."""
+    found: dict[str, str] = {}
+    papers: set[str] = set()
+    for name in (file.name for file in files):
+        paper = paper_id(name)
+        found[name] = name if paper in papers else paper
+        papers.add(paper)
     return found
