@@ -76,7 +76,7 @@ def test_all_faults_come_at_once_with_a_suggestion_in_nested_sections(tmp_path: 
             "  - `wheels.1.spokes` is -1: Input should be greater than 0",
             "  - unknown key `wheels.1.color`, did you mean `colour`?",
             "  - unknown key `nmae`, did you mean `name`?",
-            "  - unknown key `colour`",
+            "  - unknown key `colour`; known are name, frame, spare, wheels, gears",
         ]
     )
 

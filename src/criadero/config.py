@@ -139,8 +139,9 @@ def _describe(model: type[BaseModel], fault: Any, within: str) -> str:
     place = ".".join(str(part) for part in (*filter(None, [within]), *fault["loc"]))
     if fault["type"] == "extra_forbidden":
         known = _fields_at(model, fault["loc"][:-1])
-        close = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
-        return f"unknown key `{place}`" + (f", did you mean `{close[0]}`?" if close else "")
+        if close := difflib.get_close_matches(str(fault["loc"][-1]), known, n=1):
+            return f"unknown key `{place}`, did you mean `{close[0]}`?"
+        return f"unknown key `{place}`" + (f"; known are {', '.join(known)}" if known else "")
     if fault["type"] == "missing":
         return f"`{place}` is missing"
     message = fault["msg"].removeprefix("Value error, ")
