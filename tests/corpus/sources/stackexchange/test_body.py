@@ -24,7 +24,7 @@ from criadero.corpus.sources.stackexchange.body import html_to_text
         ("a <!-- language: lang-py --> b", "a b"),
         ("a <!-- never closed b", "a never closed b"),
         ("1 < 2 and <3 or a<b", "1 < 2 and <3 or a<b"),
-        ("<table><tr><th>a</th><th>b</th></tr><tr><td>1</td><td>2</td></tr></table>", "a b\n\n1 2"),
+        ("<table><tr><th>a</th><th>b</th></tr><tr><td>1</td><td>2</td></tr></table>", "a b\n1 2"),
         ("H<sub>2</sub>O", "H2O"),
         ("", ""),
         ("<p></p>", ""),

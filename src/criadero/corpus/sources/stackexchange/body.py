@@ -14,7 +14,7 @@ _TAG = re.compile(r"<!--|<(/?)([a-zA-Z][a-zA-Z0-9]*)(?:[\s/][^<>]*)?>")
 _LONG_REFERENCE = re.compile(r"&#(?:[0-9]{8,}|[xX][0-9a-fA-F]{7,});?")
 _BLOCKS = frozenset(
     {"address", "article", "blockquote", "details", "div", "dl", "dt", "dd", "figure", "h1", "h2", "h3", "h4"}
-    | {"h5", "h6", "hr", "p", "pre", "section", "summary", "table", "tr"}
+    | {"h5", "h6", "hr", "p", "pre", "section", "summary", "table"}
 )
 _CELLS = frozenset({"td", "th"})
 # Lists nested deeper are indented no further: indents of n levels have n * n characters.
@@ -87,8 +87,9 @@ class _Renderer:
         elif name == "li":
             self._line_ends = max(self._line_ends, 1)
             self._bullet = opens and self._lists > 0
-        elif name == "br":
+        elif name in {"br", "tr"}:
             self._line_ends = max(self._line_ends, 1)
+            self._blank = False
         elif name in _CELLS and not opens:
             self._blank = True
 
