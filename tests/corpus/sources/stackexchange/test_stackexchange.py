@@ -14,7 +14,7 @@ import pytest
 
 from criadero.corpus.document import BadRecord, Document
 from criadero.corpus.engine.inline import InlineResult, run_inline
-from criadero.corpus.sources.stackexchange import dump, posts, threads
+from criadero.corpus.sources.stackexchange import dump, posts, recipe, threads
 from criadero.corpus.sources.stackexchange.dump import Site, find_sites, largest_sites
 from criadero.corpus.sources.stackexchange.recipe import StackExchangeConfig, stages
 from criadero.errors import DataError
@@ -313,6 +313,22 @@ def test_the_join_does_not_depend_on_memory_or_on_the_order_of_rows(
     found = _texts(write(tmp_path / "other", shuffled, site="s.example"), memory_bytes=1 << 16)
     assert list(found) == [f"s.example:{n}" for n in range(1, 300)]
     assert found == expected
+
+
+def test_parts_of_a_large_site_have_every_question_and_every_fault_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [question(n) for n in range(1, 40, 2)]
+    rows += [answer(100 + n, n % 50, n) for n in range(60)]
+    folder = write(tmp_path, [*rows[::-1], b"  <row Id=/>\n", row(Id="x", PostTypeId=1, Score=0, Body="b")])
+    whole = _run(folder)
+    monkeypatch.setattr(recipe, "PART_BYTES", (folder / "Posts.xml").stat().st_size // 3)
+    in_parts = _run(folder)
+    assert len(stages(StackExchangeConfig(), source="s", inputs=[folder])[0].splits) == 3
+    assert [d.id for d in whole.documents] != [d.id for d in in_parts.documents]
+    assert sorted(in_parts.documents, key=lambda d: d.id) == sorted(whole.documents, key=lambda d: d.id)
+    assert Counter(_bad(in_parts)) == Counter(_bad(whole))
+    assert {"bad_xml", "bad_row", "orphan_answer"} == {reason for _, reason in _bad(whole)}
 
 
 def test_a_thread_too_large_for_memory_loses_answers_and_says_which(

@@ -1,4 +1,4 @@
-"""One site, read whole: a document for every question with its answers.
+"""One site, or a part of its questions: a document for every question with its answers.
 
 Entry point: `make_reader`. The text of a document is the thread as JSON, bodies still HTML;
 `criadero.corpus.sources.stackexchange.clean` makes text of it.
@@ -14,7 +14,7 @@ from criadero.corpus.document import BadRecord, Document
 from criadero.corpus.engine.stage import Reader, Split
 from criadero.corpus.sources.stackexchange.dump import Site, parse_posts
 from criadero.corpus.sources.stackexchange.posts import Row
-from criadero.corpus.sources.stackexchange.threads import Thread, join_threads, to_json
+from criadero.corpus.sources.stackexchange.threads import Part, Thread, join_threads, to_json
 
 
 def make_reader(*, source: str, memory_bytes: int, scratch: str | None) -> Reader:
@@ -27,13 +27,16 @@ def make_reader(*, source: str, memory_bytes: int, scratch: str | None) -> Reade
     """
 
     def read(split: Split) -> Iterator[Document | BadRecord]:
-        site = Site(split.name, Path(split.path))
+        site = Site(str(split.parts["site"]), Path(split.path))
+        part = Part(split.parts["remainder"], split.parts["divisor"])
 
         def read_rows(on_row: Callable[[Row], None], on_bad: Callable[[BadRecord], None]) -> None:
             parse_posts(site, on_row=on_row, on_bad=on_bad)
 
         with tempfile.TemporaryDirectory(prefix="stackexchange-", dir=scratch) as folder:
-            threads = join_threads(read_rows, name=site.name, folder=Path(folder), memory_bytes=memory_bytes)
+            threads = join_threads(
+                read_rows, name=site.name, folder=Path(folder), memory_bytes=memory_bytes, part=part
+            )
             for thread in threads:
                 yield thread if isinstance(thread, BadRecord) else _document(thread, site.name, source)
 

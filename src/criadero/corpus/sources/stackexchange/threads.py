@@ -70,6 +70,18 @@ class Thread:
     answers: tuple[Post, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The questions whose id has a remainder, of a site too large for one task."""
+
+    remainder: int = 0
+    divisor: int = 1
+
+    def has(self, question_id: int | None) -> bool:
+        """Tell whether a question is in this part; None is in the first."""
+        return (question_id or 0) % self.divisor == self.remainder
+
+
 @dataclass
 class _Runs:
     """Sorted runs of lines, on disk but for the last."""
@@ -119,8 +131,9 @@ def join_threads(
     name: str,
     folder: Path,
     memory_bytes: int,
+    part: Part = Part(),
 ) -> Iterator[Thread | BadRecord]:
-    """Yield what is bad about single rows, then every question with its answers, by question id.
+    """Yield what is bad about single rows, then every question of a part with its answers, by question id.
 
     Bad are also answers without a question (`orphan_answer`), second posts of one id (`duplicate_id`) and
     answers beyond what a thread may hold (`oversized_thread`).
@@ -130,14 +143,20 @@ def join_threads(
         name: of the site, the start of the ids of bad records.
         folder: an empty folder to write runs to.
         memory_bytes: how much text of posts is held before it is written to `folder`.
+        part: of the questions; what is bad about no question in particular is in the first.
     """
     runs = _Runs(folder, memory_bytes)
 
     def take(row: Row) -> None:
-        if row.get("PostTypeId") in {"1", "2"}:
+        kind = row.get("PostTypeId")
+        if kind in {"1", "2"} and part.has(_whole_number(row.get("Id" if kind == "1" else "ParentId"))):
             runs.add(_line(row, name))
 
-    read_rows(take, lambda bad: runs.add(_bad_line(bad)))
+    def note(bad: BadRecord) -> None:
+        if part.has(None):
+            runs.add(_bad_line(bad))
+
+    read_rows(take, note)
     with ExitStack() as stack:
         for question_id, lines in groupby(runs.merged(stack), key=_question_id):
             if question_id == _NO_QUESTION:
