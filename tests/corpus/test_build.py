@@ -130,6 +130,22 @@ def test_a_changed_recipe_does_again_only_what_it_changes(raw: Path, tmp_path: P
     assert {f.name: f.stat().st_mtime_ns for f in (out / "documents/first").iterdir()} == before
 
 
+def test_a_finished_corpus_is_made_again_when_the_benchmarks_have_changed(raw: Path, tmp_path: Path) -> None:
+    (tmp_path / "sets").mkdir()
+    listed = [{"name": "quiz", "items": {"test": 1}}]
+    manifest = {"format": "criadero-benchmarks", "version": 1, "benchmarks": listed}
+    (tmp_path / "sets/manifest.json").write_text(json.dumps(manifest))
+    config = recipe(raw, decontaminate={"benchmarks": str(tmp_path / "sets")}, mixture={})
+    for question, left in (("a question that stands nowhere in the corpus at all", 4), (sentence(21), 3)):
+        (tmp_path / "sets/quiz.jsonl").write_text(
+            json.dumps({"id": "1", "texts": [question], "item": {}}) + "\n"
+        )
+        result = run(config, tmp_path / "out")
+        assert not result.was_finished
+        assert result.manifest.sources["second"].documents == left
+    assert run(config, tmp_path / "out").was_finished
+
+
 def test_a_changed_corpus_equals_a_fresh_one(raw: Path, tmp_path: Path) -> None:
     alone = {"first": {"kind": "text", "inputs": [str(raw / "b.jsonl")]}}
     run(recipe(raw), tmp_path / "changed")

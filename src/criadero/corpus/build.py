@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,7 +146,8 @@ def build(
     lock.acquire()
     try:
         described = _described(out, inputs)
-        key = corpus_key(recipe_values(config), described, None if tokenizer is None else tokenizer.sha256)
+        counted_with = None if tokenizer is None else tokenizer.sha256
+        key = corpus_key(recipe_values(config), described, _stage_file_hashes(out, plans), counted_with)
         if (finished := _finished(out, key)) is not None:
             return _result(out, finished, was_finished=True)
         files.require_free_bytes(out, total_bytes(inputs), purpose="building the corpus")
@@ -161,6 +162,14 @@ def build(
 def _described(out: Path, inputs: Mapping[str, tuple[Input, ...]]) -> dict[str, tuple[InputFile, ...]]:
     with closing(Journal(out)) as journal:
         return describe_inputs(inputs, journal, tick=lambda: None)
+
+
+def _stage_file_hashes(out: Path, plans: Iterable[SourcePlan]) -> list[str]:
+    """Return the hashes of what stages read beside their input: models and evaluation sets."""
+    recipes = (planned.recipe or () for planned in plans)
+    paths = {str(path) for recipe in recipes for path in _files(recipe)}
+    with closing(Journal(out)) as journal:
+        return sorted(set(journal.input_hashes(sorted(paths), tick=lambda: None).values()))
 
 
 def _finished(out: Path, key: str) -> CorpusManifest | None:
@@ -221,9 +230,11 @@ def _recipe(config: CorpusConfig, name: str, inputs: tuple[Input, ...], settings
 
 
 def _missing_files(recipe: Recipe) -> list[Path]:
-    return [
-        f for stage in recipe if isinstance(stage, Each | Exchange) for f in stage.files if not f.exists()
-    ]
+    return [path for path in _files(recipe) if not path.exists()]
+
+
+def _files(recipe: Recipe) -> list[Path]:
+    return [path for stage in recipe if isinstance(stage, Each | Exchange) for path in stage.files]
 
 
 def count_splits(recipe: Recipe) -> int:
