@@ -1,1 +1,1 @@
-"""StackExchange: questions with their answers, from Posts.xml files, one site a split."""
+"""StackExchange: questions with their answers, from Posts.xml files, plain or in .7z archives."""
