@@ -6,11 +6,12 @@ and versions are what the recipe says, and what documents say of themselves is c
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from criadero import files
-from criadero.corpus import decontaminate
+from criadero.corpus import benchmark_sets, decontaminate
 from criadero.corpus.config import CorpusConfig, SourceConfig
 from criadero.corpus.explain import DOCUMENTS_FOLDER
 from criadero.corpus.funnel import SourceFunnel, query_files
@@ -19,7 +20,14 @@ from criadero.corpus.mixture import Mixture
 
 _VALUES_SHOWN = 15
 _INPUTS_SHOWN = 50
-_NEAR_DUPLICATES = "near_duplicates"
+# Stages that look for what should be in a corpus once or not at all, and the words for it.
+_NEAR_DUPLICATES = {"near_duplicates": "near-duplicates", "near_copies": "books contained in others"}
+_SEARCHED_FOR = {
+    **_NEAR_DUPLICATES,
+    "dedup": "exact copies",
+    "line_dedup": "lines that pages share (removed: pages with no line left)",
+    decontaminate.STAGE: "passages of evaluation sets",
+}
 
 
 def write_card(
@@ -33,8 +41,8 @@ def write_card(
         "## Sources\n\n" + "\n\n".join(
             _source(out, name, config.sources[name], source) for name, source in manifest.sources.items()
         ),
-        "## Near-duplicates and contamination\n\n" + _cleanliness(config, manifest),
-        "## Known limitations\n\n" + _limitations(config, mixture),
+        "## Duplicates and contamination\n\n" + _cleanliness(config, manifest),
+        "## Known limitations\n\n" + _limitations(config, manifest, mixture),
         "## Made by\n\n" + _provenance(manifest),
     ]  # fmt: skip
     files.write_text(path, "\n\n".join(sections) + "\n")
@@ -63,7 +71,8 @@ def _mixture(mixture: Mixture) -> str:
     table = _table(
         ("Dataset", "Sampling prop.", "Epochs", "Disk size", f"Tokens ({mixture.token_count})"), rows
     )
-    return f"For a training of {mixture.tokens:,} tokens, as in Table 1 of the LLaMA paper.\n\n{table}"
+    columns = "The columns are those of Table 1 of the LLaMA paper; disk size is that of the text in UTF-8."
+    return f"For a training of {mixture.tokens:,} tokens. {columns}\n\n{table}"
 
 
 def _source(out: Path, name: str, config: SourceConfig, source: SourceManifest) -> str:
@@ -105,9 +114,11 @@ def _stages(funnel: SourceFunnel) -> str:
 
 
 def _inputs(source: SourceManifest) -> str:
+    folders = [Path(file.name).parent for file in source.inputs if file.sha256]
+    shared = os.path.commonpath(folders) if folders else ""
     rows = [
         (
-            Path(file.name).name if file.sha256 else file.name,
+            str(Path(file.name).relative_to(shared)) if file.sha256 else file.name,
             "" if file.size_bytes is None else f"{file.size_bytes:,}",
             file.sha256 or "not hashed",
         )
@@ -132,30 +143,26 @@ def _counted(out: Path, source: str, key: str) -> str:
 
 
 def _cleanliness(config: CorpusConfig, manifest: CorpusManifest) -> str:
-    lines = []
+    rows = []
     for name, source in manifest.sources.items():
-        found = [_loss(source, _NEAR_DUPLICATES, "near-duplicates removed, {} documents")]
-        found.append(_loss(source, decontaminate.STAGE, "contaminated, {} documents removed"))
-        said = "; ".join(text for text in found if text) or "no such step"
-        lines.append(f"- {name}: {said}")
-    return "\n".join(lines) + "\n\n" + _compared(config)
+        found = [stage for stage in source.stages if stage.name in _SEARCHED_FOR]
+        rows += [(name, _SEARCHED_FOR[s.name], f"{sum(s.dropped.values()):,}") for s in found]
+        if not found:
+            rows.append((name, "nothing", ""))
+    return _table(("Source", "Searched for", "Documents removed"), rows) + "\n\n" + _compared(config)
 
 
 def _compared(config: CorpusConfig) -> str:
     if (sets := config.decontaminate) is None:
         return "Documents were not compared with evaluation sets."
-    names = ", ".join(sets.names) or "all evaluation sets of the benchmarks folder"
+    names = ", ".join(benchmark_sets.files(sets.benchmarks, sets.names))
     return (
-        f"Compared with {names}: a document that shares {sets.ngram} words in a row with an item was removed."
+        f"Compared with {names}: a document that shares {sets.ngram} words in a row with an item was "
+        f"removed, and one that holds a shorter item of at least {sets.min_words} words whole."
     )
 
 
-def _loss(source: SourceManifest, stage: str, words: str) -> str:
-    losses = [sum(counts.dropped.values()) for counts in source.stages if counts.name == stage]
-    return words.format(f"{losses[0]:,}") if losses else ""
-
-
-def _limitations(config: CorpusConfig, mixture: Mixture) -> str:
+def _limitations(config: CorpusConfig, manifest: CorpusManifest, mixture: Mixture) -> str:
     known = [
         "Texts are as their authors wrote them: errors, opinions, personal data and offensive words included."
     ]
@@ -164,12 +171,12 @@ def _limitations(config: CorpusConfig, mixture: Mixture) -> str:
         known.append(f"Tokens are estimated at {per_token:g} bytes each; epochs are as exact as that.")
     if config.decontaminate is None:
         known.append("Passages of evaluation sets may be in the text: results on them cannot be trusted.")
-    for name, source in config.sources.items():
-        if source.near_duplicates is None:
-            known.append(f"`{name}` may hold near-duplicates: it was not searched for them.")
-        if not source.licence:
-            known.append(f"The recipe does not say under which licence `{name}` is used.")
+    searched = {n for n, s in manifest.sources.items() if any(c.name in _NEAR_DUPLICATES for c in s.stages)}
+    if unsearched := [f"`{name}`" for name in manifest.sources if name not in searched]:
+        known.append(f"Not searched for near-duplicates, and may hold some: {', '.join(unsearched)}.")
     known.append("Near-duplicates are looked for within a source, not between sources.")
+    if unlicensed := [f"`{name}`" for name, source in config.sources.items() if not source.licence]:
+        known.append(f"The recipe does not say under which licence it uses {', '.join(unlicensed)}.")
     return "\n".join(f"- {text}" for text in known)
 
 
