@@ -63,6 +63,7 @@ def test_a_book_is_read_in_the_order_of_its_spine(tmp_path: Path) -> None:
         ({"META-INF/container.xml": "<container"}, "not_epub"),
         ({"OEBPS/content.opf": "<!DOCTYPE x [<!ENTITY a 'aa'><!ENTITY b '&a;&a;'>]><x>&b;</x>"}, "not_epub"),
         ({"META-INF/rights.xml": "<x/>"}, "encrypted"),
+        ({"OEBPS/one.xhtml": "<ul><li>x" * 5000}, "nested_too_deeply"),
         ({"META-INF/encryption.xml": "<e><EncryptionMethod Algorithm='http://www.w3.org/2001/04/xmlenc#aes'/></e>"},
          "encrypted"),
     ],

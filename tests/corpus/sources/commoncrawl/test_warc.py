@@ -279,6 +279,19 @@ def test_an_endless_line_is_a_bad_record(tmp_path):
     assert [b.reason for b in bad] == ["line_too_long"]
 
 
+@pytest.mark.parametrize("tag", ["div", "ARTICLE class=a", "ul><li"])
+def test_a_page_of_elements_nested_without_end_costs_itself_and_no_time(tmp_path, tag):
+    """Unguarded, 50,000 blocks take minutes and as many lists gigabytes of indentation."""
+    deep = f"<{tag}>x".encode() * 50_000
+    flat = f"<{tag}>x</{tag.split('>')[0].split()[0]}>".encode() * 2000
+    start = time.process_time()
+    good, bad = read_bytes(tmp_path, gzipped([response(deep), response(flat)]), main_content=False)
+    assert time.process_time() - start < 2
+    assert [b.reason for b in bad] == ["bad_content"]
+    assert "nested more than" in bad[0].detail
+    assert len(good) == 1
+
+
 def test_time_grows_with_size_only(tmp_path):
     """Many records that lie about their length make each other's bytes be looked at again."""
 

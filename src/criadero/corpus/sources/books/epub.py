@@ -15,6 +15,7 @@ from urllib.parse import unquote
 from xml.parsers import expat
 
 from criadero.corpus.extra import require_extra
+from criadero.corpus.sources import html_nesting
 from criadero.corpus.sources.books.decode import decode
 from criadero.files import format_bytes
 
@@ -56,7 +57,7 @@ def read_epub(path: Path) -> Epub:
     """Return the book in an EPUB file.
 
     Raises:
-        EpubFault: `damaged`, `not_epub`, `encrypted` or `too_large`.
+        EpubFault: `damaged`, `not_epub`, `encrypted`, `too_large` or `nested_too_deeply`.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -152,7 +153,10 @@ def _elements(xml: bytes) -> list[_Element]:
 def _text(xhtml: bytes) -> str:
     with require_extra("reading EPUB"):
         from resiliparse.extract.html2text import extract_plain_text
+    html = decode(xhtml)
+    if fault := html_nesting.fault(html):
+        raise EpubFault("nested_too_deeply", fault)
     text: str = extract_plain_text(
-        decode(xhtml), preserve_formatting=True, main_content=False, list_bullets=True, alt_texts=False
+        html, preserve_formatting=True, main_content=False, list_bullets=True, alt_texts=False
     )
     return text.strip()

@@ -19,6 +19,7 @@ from resiliparse.parse.encoding import bytes_to_str, detect_encoding, map_encodi
 from resiliparse.parse.html import HTMLTree
 
 from criadero.corpus.document import BadRecord
+from criadero.corpus.sources import html_nesting
 from criadero.corpus.sources.commoncrawl.frames import MAX_RECORD_BYTES, BadFrame, Frame, frames
 
 MAX_LINE_BYTES = 1 << 20
@@ -138,8 +139,15 @@ def _is_page(record: Any) -> bool:
 
 
 def _html_text(content: bytes, http_charset: str | None, main_content: bool) -> str:
-    """Return a page's title on the first line, as WET archives have it, and then its text."""
-    tree = HTMLTree.parse(bytes_to_str(content, _charset(content, http_charset)))
+    """Return a page's title on the first line, as WET archives have it, and then its text.
+
+    Raises:
+        ValueError: its elements are nested without end.
+    """
+    html = bytes_to_str(content, _charset(content, http_charset))
+    if fault := html_nesting.fault(html):
+        raise ValueError(fault)
+    tree = HTMLTree.parse(html)
     text: str = extract_plain_text(tree, main_content=main_content, alt_texts=False)
     # Character references can name half a surrogate pair.
     return "\n".join(part for part in (tree.title, text) if part).encode("utf-8", "replace").decode()
