@@ -17,7 +17,7 @@ from criadero.corpus.engine.config import EngineConfig
 from criadero.corpus.engine.executor import Inline
 from criadero.corpus.engine.inline import run_inline
 from criadero.corpus.engine.run import SourceResult, run_source
-from criadero.corpus.engine.stage import Each, Exchange, Read, Recipe
+from criadero.corpus.engine.stage import Each, Exchange, Read, Recipe, Split
 from criadero.errors import DataError, ResourceError, StoppedEarly
 
 SPLITS = engine_recipes.splits
@@ -177,9 +177,23 @@ def test_more_failures_than_allowed_are_an_error_that_names_the_exception(tmp_pa
     assert lines[0]["begins"] == engine_recipes.text_of(0)[:100]
 
 
-def test_run_inline_raises_what_a_stage_raises():
-    with pytest.raises(RuntimeError, match="made up"):
-        run_inline(engine_recipes.recipe(harm={"s0:0": "raise"}))
+@pytest.mark.parametrize("fault", [{"harm": {"s0:0": "raise"}}, {"reader": {"harm": "raise", "at": 3}}])
+def test_run_inline_names_what_a_stage_or_reader_raises(fault: dict):
+    with pytest.raises(DataError, match=r"RuntimeError: made up \(engine_recipes.py:\d+\)"):
+        run_inline(engine_recipes.recipe(**fault))
+
+
+def test_what_ends_a_line_elsewhere_does_not_in_the_quarantine(tmp_path: Path):
+    records = [[name, f"{name}\u2028\x85 text"] for name in ("a", "b")]
+    for source in ("one", "two"):
+        harmful = Each("harmful", engine_recipes.make_harmful, {"harm": {"a": "raise"}})
+        recipe = (Read(SPLITS(1), make_list_reader, {"records": records}), harmful)
+        run_source(source, recipe, tmp_path, executor=Inline())
+    lines = [json.loads(line) for line in (tmp_path / "quarantine.jsonl").read_bytes().splitlines()]
+    assert [(line["source"], line["begins"]) for line in lines] == [
+        ("one", "a\u2028\x85 text"),
+        ("two", "a\u2028\x85 text"),
+    ]
 
 
 def test_asking_to_stop_ends_the_run_and_the_next_one_goes_on(tmp_path: Path):
@@ -198,10 +212,11 @@ def test_asking_to_stop_ends_the_run_and_the_next_one_goes_on(tmp_path: Path):
         (Each("a", engine_recipes.make_identity),),
         (Read(SPLITS(1), engine_recipes.make_reader), Each("read", engine_recipes.make_identity)),
         (Read(SPLITS(1) + SPLITS(1), engine_recipes.make_reader),),
+        (Read((Split("nowhere", ""),), engine_recipes.make_reader),),
         (Read(SPLITS(1), lambda: None),),
         (Read(SPLITS(1), engine_recipes.make_reader, {"documents": {1, 2}}),),
     ],
-    ids=["empty", "no reader", "names twice", "splits twice", "a lambda", "no JSON"],
+    ids=["empty", "no reader", "names twice", "splits twice", "no path", "a lambda", "no JSON"],
 )
 def test_a_recipe_that_cannot_be_run_is_refused(recipe: Recipe, tmp_path: Path):
     with pytest.raises(DataError):

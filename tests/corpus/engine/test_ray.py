@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +21,7 @@ import engine_program
 import engine_recipes
 from criadero.corpus.engine.config import EngineConfig
 from criadero.corpus.engine.executor import Inline
-from criadero.corpus.engine.ray_executor import RayExecutor
+from criadero.corpus.engine.ray_executor import RayExecutor, _remove_leftovers
 from criadero.corpus.engine.run import SourceResult, run_source
 from criadero.corpus.engine.stage import Each, Read, Recipe
 from criadero.errors import DataError, StoppedEarly
@@ -140,6 +139,29 @@ def test_workers_killed_at_random_moments_change_nothing(tmp_path: Path, two_wor
     assert result_of(tmp_path / "ray") == result_of(tmp_path / "inline")
 
 
+def test_a_worker_that_is_stopped_and_cannot_even_end_is_replaced(
+    tmp_path: Path, two_workers: RayExecutor, caplog: pytest.LogCaptureFixture
+):
+    recipe = engine_program.recipe(seconds=0.02)
+    run(recipe, tmp_path / "inline", Inline())
+    stopped: list[int] = []
+
+    def stop_one() -> None:
+        while not any((tmp_path / "ray").glob("work/made/cursors/*")):
+            time.sleep(0.01)
+        time.sleep(0.1)
+        stopped.append(workers_of_ray()[0])
+        os.kill(stopped[0], signal.SIGSTOP)
+
+    stopper = threading.Thread(target=stop_one)
+    stopper.start()
+    run(recipe, tmp_path / "ray", two_workers, document_seconds=0.5)
+    stopper.join()
+    assert "no end after" in caplog.text
+    assert result_of(tmp_path / "ray") == result_of(tmp_path / "inline")
+    assert not Path(f"/proc/{stopped[0]}").exists()
+
+
 def test_asking_to_stop_ends_running_tasks_at_once(tmp_path: Path, two_workers: RayExecutor):
     recipe = engine_recipes.recipe(harm={"s0:0": "hang", "s1:0": "hang"})
     begun = time.monotonic()
@@ -155,7 +177,9 @@ def test_ray_listens_on_loopback_alone_and_says_nothing(two_workers: RayExecutor
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_driver_killed_in_the_middle_leaves_what_another_executor_goes_on_from(tmp_path: Path):
+def test_a_driver_killed_in_the_middle_leaves_what_another_executor_goes_on_from(
+    tmp_path: Path, two_workers: RayExecutor
+):
     recipe = engine_program.recipe(0.02)
     run(recipe, tmp_path / "undisturbed", Inline())
     out = tmp_path / "out"
@@ -165,8 +189,10 @@ def test_a_driver_killed_in_the_middle_leaves_what_another_executor_goes_on_from
         time.sleep(0.05)
     driver.kill()
     printed, _ = driver.communicate()
-    for left in Path("/tmp").glob(f"criadero-{driver.pid}-*"):
-        shutil.rmtree(left, ignore_errors=True)
     assert (driver.returncode, printed) == (-9, b"")
     run(recipe, out, Inline())
     assert result_of(out) == result_of(tmp_path / "undisturbed")
+    assert list(Path("/tmp").glob(f"criadero-{driver.pid}-*"))
+    _remove_leftovers()
+    assert not list(Path("/tmp").glob(f"criadero-{driver.pid}-*"))
+    assert list(Path("/tmp").glob(f"criadero-{os.getpid()}-*"))

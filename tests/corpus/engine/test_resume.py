@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,13 @@ import pytest
 import engine_program
 import engine_recipes
 from criadero import files
-from criadero.corpus.engine.executor import Inline
+from criadero.corpus.engine.cursor import Cursor
+from criadero.corpus.engine.executor import Ended, Inline
+from criadero.corpus.engine.journal import Journal
 from criadero.corpus.engine.run import run_source
-from criadero.corpus.engine.stage import Each, Read, Split
-from criadero.errors import ResourceError, RunError
+from criadero.corpus.engine.stage import Each, Exchange, Read, Split
+from criadero.corpus.engine.tasks import Task
+from criadero.errors import DataError, ResourceError, RunError
 from criadero.runs import RunLock
 
 PROGRAM = Path(engine_program.__file__)
@@ -162,6 +166,98 @@ def test_only_what_depends_on_a_change_is_done_again(tmp_path: Path, monkeypatch
     assert tasks(suffix="?") == 3
     monkeypatch.setattr("criadero.corpus.engine.keys.code_version", lambda: "another version")
     assert tasks(suffix="?") == 3
+
+
+def test_a_split_put_in_front_of_others_is_no_reason_to_mix_them_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def recipe(first: int):
+        read = Read(engine_recipes.splits(4)[first:], engine_recipes.make_reader)
+        return (read, Exchange("lines", engine_recipes.LineDedup))
+
+    run_cut_off(recipe(1), tmp_path / "moved", monkeypatch)
+    for name in ("moved", "fresh"):
+        run_source("made", recipe(0), tmp_path / name, executor=Inline())
+    assert result_of(tmp_path / "moved") == result_of(tmp_path / "fresh")
+
+
+def test_documents_never_stand_beside_the_ledger_of_another_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: dict[str, str]
+):
+    other = (Read(engine_recipes.splits(4), engine_recipes.make_reader, {"documents": 10}),)
+    run_source("made", engine_program.recipe(), tmp_path, executor=Inline())
+
+    def die(name: str) -> None:
+        if name == "folder-renamed" and len(list((tmp_path / "ledger" / "made").glob("*"))) == 4:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "on_fault_point", die)
+        with pytest.raises(KeyboardInterrupt):
+            run_source("made", other, tmp_path, executor=Inline())
+    run_source("made", engine_program.recipe(), tmp_path, executor=Inline())
+    assert result_of(tmp_path) == undisturbed
+
+
+class AlwaysDies:
+    """An executor whose workers die, each at another record."""
+
+    workers = 1
+
+    def __init__(self) -> None:
+        self.deaths = 0
+        self.waiting: list[Task] = []
+
+    def submit(self, task: Task) -> None:
+        self.waiting.append(task)
+
+    def ended(self, tick) -> list[Ended]:
+        tick()
+        if not self.waiting:
+            return []
+        task = self.waiting.pop()
+        self.deaths += 1
+        Cursor(task.cursor).set(self.deaths, 1)
+        return [Ended(task)]
+
+    def kill(self, task: Task) -> None:
+        """All are dead."""
+
+
+def test_workers_that_die_at_another_record_each_time_are_an_error_and_not_tried_for_ever(tmp_path: Path):
+    executor = AlwaysDies()
+    with pytest.raises(DataError, match="the worker died 25 times, at different records"):
+        run_source("made", engine_recipes.recipe(), tmp_path, executor=executor)
+    assert executor.deaths == 25
+
+
+def test_hashes_of_inputs_outlive_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for number in range(5):
+        (tmp_path / f"{number}.txt").write_text(str(number))
+    paths = [str(path) for path in tmp_path.glob("*.txt")]
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with closing(Journal(tmp_path)) as journal, pytest.raises(KeyboardInterrupt):
+        journal.input_hashes(paths, tick=stop)
+    hashed: list[Path] = []
+    monkeypatch.setattr(files, "sha256_file", lambda path: hashed.append(path) or path.name)
+    with closing(Journal(tmp_path)) as journal:
+        found = journal.input_hashes(paths, tick=lambda: None)
+    assert len(hashed) == 4
+    assert len(set(found.values())) == 5
+
+
+def test_a_file_replaced_by_one_of_equal_size_and_time_is_hashed_again(tmp_path: Path):
+    path = tmp_path / "a.txt"
+    path.write_text("one")
+    os.utime(path, ns=(0, 0))
+    with closing(Journal(tmp_path)) as journal:
+        before = journal.input_hashes([str(path)], tick=lambda: None)
+        path.write_text("two")
+        os.utime(path, ns=(0, 0))
+        assert journal.input_hashes([str(path)], tick=lambda: None) != before
 
 
 def test_a_torn_line_of_the_journal_costs_its_task_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

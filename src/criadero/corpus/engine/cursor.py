@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic
 
 _SIZE_BYTES = 1 << 14
 _HEADER_BYTES = 16
@@ -23,6 +24,7 @@ _OUT_OF_MEMORY = 1 << 63
 # Stages that no recipe has: loading models and opening files; writing what was made.
 STARTING = (1 << _STAGE_BITS) - 1
 WRITING = (1 << _STAGE_BITS) - 2
+_SYNC_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,11 @@ class Position:
     stage: int = STARTING
     out_of_memory: bool = False
     left_out: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Record and stage."""
+        return self.index, self.stage
 
     @property
     def in_document(self) -> bool:
@@ -63,6 +70,8 @@ class Cursor:
             self._map = mmap.mmap(stream.fileno(), _SIZE_BYTES)
         self.place = memoryview(self._map)[:8].cast("Q")
         self.set(0, STARTING)
+        self._map.flush()
+        self._synced = monotonic()
 
     def set(self, index: int, stage: int) -> None:
         """Say which record is in which stage."""
@@ -82,6 +91,10 @@ class Cursor:
         if len(text) <= _SIZE_BYTES - _HEADER_BYTES:
             self._map[_HEADER_BYTES : _HEADER_BYTES + len(text)] = text
             self._map[8:_HEADER_BYTES] = struct.pack("Q", len(text))
+        if monotonic() - self._synced > _SYNC_SECONDS:
+            # A driver on another machine sees through a shared folder only what was written to it.
+            self._map.flush()
+            self._synced = monotonic()
         if self.beat is not None:
             self.beat()
 

@@ -91,7 +91,6 @@ class Flow:
         guilty: records not to try again, by index.
         decisions: those of the exchange before, told the row of each document.
         reading: whether this is the raw input, whose records get a row of their own.
-        strict: raise what a stage raises instead of setting the document aside.
         max_set_aside: more than so many exceptions end the task.
     """
 
@@ -104,7 +103,6 @@ class Flow:
     guilty: Mapping[int, Guilt]
     decisions: Decisions | None
     reading: bool
-    strict: bool
     max_set_aside: int
     set_aside: list[SetAside] = field(default_factory=list)
     records: int = 0
@@ -133,8 +131,6 @@ class Flow:
             except MemoryError:
                 raise
             except Exception as problem:
-                if self.strict:
-                    raise
                 raise ReaderFailed(index, _describe(problem)) from problem
             if record is None:
                 break
@@ -185,8 +181,6 @@ class Flow:
             # What is left of the process is in no state to judge other documents.
             raise
         except Exception as problem:
-            if self.strict:
-                raise
             if kept:
                 ledger.take_back()
             return self._leave_out(index, stage, document, "error", _describe(problem))

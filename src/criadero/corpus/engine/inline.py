@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from criadero.corpus.document import Document
+from criadero.corpus.engine.config import EngineConfig
 from criadero.corpus.engine.documents import read_documents
 from criadero.corpus.engine.executor import Inline
 from criadero.corpus.engine.run import run_source
@@ -34,15 +35,18 @@ class InlineResult:
 
 
 def run_inline(recipe: Recipe, *, source: str = "source") -> InlineResult:
-    """Run all stages over all splits in this process; an exception of a stage is raised.
+    """Run all stages over all splits in this process.
 
     Args:
         recipe: the stages.
         source: the name that ledger rows carry.
+
+    Raises:
+        DataError: the recipe cannot be run, or a stage or the reader raised; no document is set aside.
     """
     with tempfile.TemporaryDirectory(prefix="criadero-") as folder:
         out = Path(folder)
-        run_source(source, recipe, out, executor=Inline(), strict=True)
+        run_source(source, recipe, out, executor=Inline(), settings=EngineConfig(max_quarantined=0))
         parts = sorted((out / "documents" / source).glob("part-*.parquet"))
         documents = [document for part in parts for document in read_documents(part)]
         ledgers = [pq.read_table(path) for path in sorted((out / "ledger" / source).iterdir())]

@@ -2,7 +2,7 @@
 
     {"task": KEY, "label": ..., "folder": NAME, "result": {...}, "files": [{"name", "size_bytes", "sha256"}]}
     {"guilty": KEY, "index": N, "stage": N, "detail": ...}
-    {"input": PATH, "size_bytes": N, "mtime_ns": N, "sha256": ...}
+    {"input": PATH, "size_bytes": N, "mtime_ns": N, "ctime_ns": N, "sha256": ...}
 
 A line is on disk before anything builds on it. A kill leaves at most one torn line, which is ignored.
 Entry points: `Journal` for the one writer, `input_hashes` for the raw input.
@@ -15,6 +15,7 @@ import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from time import monotonic
 from typing import IO, Any
 
 from criadero import files
@@ -23,6 +24,7 @@ from criadero.errors import ResourceError
 
 NAME = "journal.jsonl"
 _HASHING_THREADS = 4
+_SAVE_HASHES_SECONDS = 2.0
 
 
 class Journal:
@@ -32,7 +34,7 @@ class Journal:
         self._path = folder / NAME
         self.tasks: dict[str, dict[str, Any]] = {}
         self.guilty: dict[str, dict[int, Guilt]] = {}
-        self._inputs: dict[tuple[str, int, int], str] = {}
+        self._inputs: dict[tuple[str, int, int, int], str] = {}
         self._stream: IO[bytes] = self._path.open("ab+")
         self._read()
 
@@ -55,7 +57,8 @@ class Journal:
             guilt = Guilt(entry["stage"], entry["detail"])
             self.guilty.setdefault(entry["guilty"], {})[entry["index"]] = guilt
         elif "input" in entry:
-            self._inputs[entry["input"], entry["size_bytes"], entry["mtime_ns"]] = entry["sha256"]
+            identity = (entry["input"], entry["size_bytes"], entry["mtime_ns"], entry["ctime_ns"])
+            self._inputs[identity] = entry["sha256"]
 
     def _append(self, *entries: dict[str, Any]) -> None:
         """Raises ResourceError if the disk is full."""
@@ -95,8 +98,8 @@ class Journal:
     def input_hashes(self, paths: Iterable[str], *, tick: Callable[[], None]) -> dict[str, str]:
         """Return the sha256 of each file; a folder's is that of the names and hashes of all files in it.
 
-        Files with the size and time of last change they had before are not read again. What is no
-        file here, such as a URL, stands for itself.
+        Files with the size and times of last change they had before are not read again. What is no
+        file here, such as a URL, stands for itself. What `tick` raises ends it; no hash so far is lost.
         """
         wanted = {path: _files_of(path) for path in dict.fromkeys(paths)}
         known = self._hash_files({file for found in wanted.values() for file in found}, tick)
@@ -111,16 +114,22 @@ class Journal:
 
     def _hash_files(self, wanted: set[Path], tick: Callable[[], None]) -> dict[Path, str]:
         stats = {path: path.stat() for path in sorted(wanted)}
-        identities = {path: (str(path), s.st_size, s.st_mtime_ns) for path, s in stats.items()}
+        # A program can set the time of content back, as `tar` does, but not that of the change itself.
+        identities = {p: (str(p), s.st_size, s.st_mtime_ns, s.st_ctime_ns) for p, s in stats.items()}
         missing = [path for path, identity in identities.items() if identity not in self._inputs]
-        with ThreadPoolExecutor(_HASHING_THREADS) as threads:
-            fresh = []
-            for path, sha256 in zip(missing, threads.map(files.sha256_file, missing), strict=True):
-                name, size_bytes, mtime_ns = identities[path]
-                entry = {"input": name, "size_bytes": size_bytes, "mtime_ns": mtime_ns, "sha256": sha256}
-                fresh.append(entry)
-                tick()
-        self._append(*fresh)
+        fresh: list[dict[str, Any]] = []
+        saved = monotonic()
+        try:
+            with ThreadPoolExecutor(_HASHING_THREADS) as threads:
+                for path, sha256 in zip(missing, threads.map(files.sha256_file, missing), strict=True):
+                    names = ("input", "size_bytes", "mtime_ns", "ctime_ns")
+                    fresh.append({**dict(zip(names, identities[path], strict=True)), "sha256": sha256})
+                    if monotonic() - saved > _SAVE_HASHES_SECONDS:
+                        self._append(*fresh)
+                        fresh, saved = [], monotonic()
+                    tick()
+        finally:
+            self._append(*fresh)
         return {path: self._inputs[identity] for path, identity in identities.items()}
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """Keys: the sha256 of everything the result of a task depends on, so that nothing else is ever reused.
 
-A task's key is made of its stages (functions, settings, files), its split with the hash of the raw input, the
-keys of the tasks before it, and the code of `criadero.corpus`.
+A task's key is made of its stages (functions, settings, files), its split with its number and the hash of the
+raw input, the keys of the tasks before it, and the code of `criadero.corpus` with the libraries it uses.
 """
 
 from __future__ import annotations
@@ -9,7 +9,10 @@ from __future__ import annotations
 import functools
 import inspect
 import json
-from collections.abc import Mapping, Sequence
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +27,20 @@ _FORMAT = 1
 
 @functools.cache
 def code_version() -> str:
-    """Return the sha256 over all sources of `criadero.corpus`."""
+    """Return the sha256 over the code of `criadero.corpus`, Python and the libraries it uses."""
     root = Path(str(criadero.corpus.__file__)).parent
     lines = [f"{p.relative_to(root)} {files.sha256_file(p)}" for p in sorted(root.rglob("*.py"))]
-    return files.sha256_bytes("\n".join(lines).encode())
+    python = f"python {sys.version_info.major}.{sys.version_info.minor}"
+    return files.sha256_bytes("\n".join([*lines, python, *_libraries()]).encode())
+
+
+def _libraries() -> Iterator[str]:
+    """Yield name and version of what cleans text: another version may clean it otherwise."""
+    for requirement in sorted(metadata.requires("criadero") or ()):
+        name = re.match(r"[\w.-]+", requirement)
+        if name is not None and "extra == 'corpus'" in requirement.replace('"', "'"):
+            found = list(metadata.distributions(name=name[0]))
+            yield f"{name[0]} {found[0].version if found else 'missing'}"
 
 
 def map_keys(
@@ -47,8 +60,11 @@ def map_keys(
     """
     stages = [_stage_identity(stage, hashes) for stage in segment.parts]
     return [
-        _sha256([segment.source, segment.number, stages, _split_identity(split, hashes), list(before)])
-        for split, before in zip(splits, upstream, strict=True)
+        _sha256(
+            [segment.source, segment.number, stages, number, _split_identity(split, hashes), list(before)]
+        )
+        # Records and ledger carry the number of the split, so a split that moves is made again.
+        for number, (split, before) in enumerate(zip(splits, upstream, strict=True))
     ]
 
 

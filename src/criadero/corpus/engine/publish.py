@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from criadero import files
+from criadero.corpus.engine.output import DOCUMENTS, LEDGER
 from criadero.errors import ResourceError
 
 MANIFEST = "manifest.json"
@@ -29,7 +30,7 @@ def publish(folder: Path, parts: Iterable[tuple[Path, str]], manifest: dict[str,
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     files.remove_leftovers(folder.parent)
-    _take_away(folder)
+    take_away(folder)
     with files.atomic_folder(folder) as aside:
         for path, name in parts:
             _link(path, aside / name)
@@ -37,7 +38,7 @@ def publish(folder: Path, parts: Iterable[tuple[Path, str]], manifest: dict[str,
             files.write_json(aside / MANIFEST, manifest)
 
 
-def _take_away(folder: Path) -> None:
+def take_away(folder: Path) -> None:
     """Take an older result away in one step, so that no half of it can be met."""
     if folder.exists():
         old = files.temporary_path(folder.with_name(f"{folder.name}.old"))
@@ -59,32 +60,47 @@ def _link(path: Path, target: Path) -> None:
         ) from problem
 
 
-def is_published(folder: Path, key: str) -> dict[str, Any] | None:
-    """Return the manifest of a finished source if it was made under this key and its parts are there."""
-    path = folder / MANIFEST
+def is_published(documents: Path, ledger: Path, key: str) -> dict[str, Any] | None:
+    """Return the manifest of a finished source if it was made under this key and all its files are there."""
+    path = documents / MANIFEST
     if not path.exists():
         return None
     manifest = files.read_json(path)
     if not isinstance(manifest, dict) or manifest.get("key") != key:
         return None
     try:
-        same = all((folder / p["name"]).stat().st_size == p["size_bytes"] for p in manifest["parts"])
+        same = all(
+            (folder / part["name"]).stat().st_size == part["size_bytes"]
+            for folder, parts in ((documents, manifest["parts"]), (ledger, manifest["ledger"]))
+            for part in parts
+        )
     except (OSError, KeyError, TypeError):
         return None
     return manifest if same else None
 
 
-def part_entries(done: Sequence[dict[str, Any]], name: str) -> list[dict[str, Any]]:
-    """Return the manifest's entries for the final documents of each map task."""
-    entries = []
-    for number, entry in enumerate(done):
-        file = next(f for f in entry["files"] if f["name"] == name)
-        entries.append(
-            {
-                "name": f"part-{number:05d}.parquet",
-                "documents": entry["result"]["documents"],
-                "size_bytes": file["size_bytes"],
-                "sha256": file["sha256"],
-            }
-        )
-    return entries
+def document_entries(done: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the manifest's entries for the documents, from those of the journal for the last segment."""
+    return [
+        {
+            "name": f"part-{number:05d}.parquet",
+            "documents": entry["result"]["documents"],
+            **_written(entry, DOCUMENTS),
+        }
+        for number, entry in enumerate(done)
+    ]
+
+
+def ledger_entries(done: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Return the manifest's entries for the ledger, from those of the journal for each segment and split."""
+    return [
+        {"name": f"{segment:02d}-{number:05d}.parquet", **_written(entry, LEDGER)}
+        for segment, entries in enumerate(done)
+        for number, entry in enumerate(entries)
+    ]
+
+
+def _written(entry: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return size and hash of a file that a task wrote."""
+    (file,) = (file for file in entry["files"] if file["name"] == name)
+    return {"size_bytes": file["size_bytes"], "sha256": file["sha256"]}

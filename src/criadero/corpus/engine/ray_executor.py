@@ -6,6 +6,7 @@ but the engine's, which knows which document was being worked on.
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import shutil
@@ -14,7 +15,8 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from criadero.corpus.engine.executor import POLL_SECONDS, Ended
@@ -26,6 +28,7 @@ logger = logging.getLogger("criadero")
 
 # The least that Ray accepts; descriptions of tasks are all that goes through it.
 _OBJECT_STORE_BYTES = 80 << 20
+_LOCK = "driver.lock"
 
 
 class RayExecutor:
@@ -77,7 +80,7 @@ class RayExecutor:
     def submit(self, task: Task) -> None:
         """Hand a task to Ray."""
         self._start()
-        self._running[self._remote.remote(task)] = task
+        self._running[self._remote.options(name=_name(task)).remote(task)] = task
 
     def ended(self, tick: Callable[[], None]) -> list[Ended]:
         """Wait for tasks that end."""
@@ -109,12 +112,39 @@ class RayExecutor:
         return Ended(task, done=done, error=error)
 
     def kill(self, task: Task) -> None:
-        """Kill the worker of a task."""
+        """Kill the worker of a task, even one that is stopped and cannot end when Ray asks it to."""
         import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         for reference, running in self._running.items():
             if running is task:
                 ray.cancel(reference, force=True)
+                _kill_worker(_name(task))
+                for node in _other_nodes():
+                    there = NodeAffinitySchedulingStrategy(node, soft=True)
+                    killer = ray.remote(num_cpus=0, max_retries=0)(_kill_worker)
+                    killer.options(scheduling_strategy=there).remote(_name(task))
+
+
+def _other_nodes() -> list[str]:
+    """Return the nodes of the cluster besides the one this process is on."""
+    import ray
+
+    here = ray.get_runtime_context().get_node_id()
+    return [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]
+
+
+def _name(task: Task) -> str:
+    """Return what Ray calls one try of a task, also in the title of its worker."""
+    return f"{_perform_guarded.__name__}:{task.folder.name}"
+
+
+def _kill_worker(name: str) -> None:
+    """Kill the process of this machine that works on what Ray calls `name`."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (process / "cmdline").read_bytes().startswith(f"ray::{name}".encode()):
+                os.kill(int(process.name), signal.SIGKILL)
 
 
 def _perform_guarded(task: Task) -> tuple[dict[str, Any] | None, Exception | None]:
@@ -166,9 +196,14 @@ def _start_local(stack: ExitStack, workers: int | None) -> None:
     import ray
     from ray._private import ray_constants
 
+    _remove_leftovers()
     # Paths of Unix sockets are short, and Ray's are long already.
     folder = tempfile.mkdtemp(prefix=f"criadero-{os.getpid()}-", dir="/tmp")
     stack.callback(shutil.rmtree, folder, ignore_errors=True)
+    # Says that its driver lives, also to one in another container with numbers of its own for processes.
+    lock = os.open(Path(folder, _LOCK), os.O_CREAT | os.O_RDWR, 0o600)
+    stack.callback(os.close, lock)
+    fcntl.flock(lock, fcntl.LOCK_EX)
     clusters = ray_constants.ENABLE_RAY_CLUSTER
     # Makes Ray bind to loopback instead of all interfaces, as on macOS; there is no public name for it.
     ray_constants.ENABLE_RAY_CLUSTER = False
@@ -191,6 +226,14 @@ def _start_local(stack: ExitStack, workers: int | None) -> None:
             f"this version of Ray listens on {listens}, where others could reach it",
             hint="install a version of Ray that criadero was tested with",
         )
+
+
+def _remove_leftovers() -> None:
+    """Remove the folders of Ray that drivers of this user left when they were killed."""
+    for lock in Path("/tmp").glob(f"criadero-*/{_LOCK}"):
+        with suppress(OSError), lock.open("r+") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(lock.parent, ignore_errors=True)
 
 
 def _job_config() -> Any:

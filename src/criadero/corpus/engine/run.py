@@ -29,7 +29,13 @@ from criadero.corpus.engine.journal import Journal
 from criadero.corpus.engine.made import made
 from criadero.corpus.engine.output import DOCUMENTS, LEDGER
 from criadero.corpus.engine.progress import OnProgress
-from criadero.corpus.engine.publish import is_published, part_entries, publish
+from criadero.corpus.engine.publish import (
+    document_entries,
+    is_published,
+    ledger_entries,
+    publish,
+    take_away,
+)
 from criadero.corpus.engine.records import run_name
 from criadero.corpus.engine.schedule import Schedule
 from criadero.corpus.engine.segment import Segment, cut
@@ -93,7 +99,6 @@ def run_source(
     settings: EngineConfig | None = None,
     progress: OnProgress | None = None,
     stop: Callable[[], bool] | None = None,
-    strict: bool = False,
 ) -> SourceResult:
     """Run a recipe and write its documents and ledger below `out`.
 
@@ -108,7 +113,6 @@ def run_source(
         settings: limits.
         progress: called about every second.
         stop: asked often; True ends the run early.
-        strict: raise what a stage raises instead of setting the document aside; for tests.
 
     Raises:
         StoppedEarly: `stop` said so; the same call goes on.
@@ -124,7 +128,7 @@ def run_source(
     try:
         with closing(Journal(out)) as journal:
             schedule = Schedule(source, executor, journal, settings, progress, stop)
-            return _SourceRun(source, segments, out, schedule, strict).run()
+            return _SourceRun(source, segments, out, schedule).run()
     finally:
         lock.release()
 
@@ -132,9 +136,7 @@ def run_source(
 class _SourceRun:
     """One call of `run_source`."""
 
-    def __init__(
-        self, source: str, segments: Sequence[Segment], out: Path, schedule: Schedule, strict: bool
-    ) -> None:
+    def __init__(self, source: str, segments: Sequence[Segment], out: Path, schedule: Schedule) -> None:
         self.source = source
         self.segments = segments
         self.out = out
@@ -142,7 +144,6 @@ class _SourceRun:
         self.documents = out / "documents" / source
         self.ledger = out / "ledger" / source
         self.schedule = schedule
-        self.strict = strict
         share_bytes = schedule.settings.memory_bytes // schedule.executor.workers
         self.memory_bytes = share_bytes - _WORKER_ITSELF_BYTES
         begin = segments[0].begin
@@ -159,7 +160,7 @@ class _SourceRun:
     def run(self) -> SourceResult:
         map_keys, exchange_keys, hashes = self._keys()
         key = files.sha256_bytes("\n".join([self.source, *map_keys[-1]]).encode())
-        manifest = is_published(self.documents, key)
+        manifest = is_published(self.documents, self.ledger, key)
         if manifest is None:
             manifest = self._build(key, map_keys, exchange_keys, hashes)
         shutil.rmtree(self.work, ignore_errors=True)
@@ -242,7 +243,6 @@ class _SourceRun:
             decisions=decisions,
             memory_bytes=self.memory_bytes,
             max_set_aside=self.schedule.settings.max_quarantined,
-            strict=self.strict,
         )
         return self._task(key, f"`{self.source}`, {segment.label}, split {split.name}", map_split, work)
 
@@ -294,7 +294,7 @@ class _SourceRun:
         done: list[list[dict[str, Any]]],
         hashes: dict[str, str],
     ) -> dict[str, Any]:
-        parts = part_entries(done[-1], DOCUMENTS)
+        parts, rows = document_entries(done[-1]), ledger_entries(done)
         first = [entry["result"] for entry in done[0]]
         set_aside = [
             {"source": self.source, "split": spelled(self.splits[number].name), **one}
@@ -319,21 +319,21 @@ class _SourceRun:
                 for path in dict.fromkeys(split.path for split in self.splits)
             ],
             "parts": parts,
+            "ledger": rows,
         }
-        ledgers = [
-            (self._folder(k) / LEDGER, f"{number:02d}-{split:05d}.parquet")
-            for number, here in enumerate(map_keys)
-            for split, k in enumerate(here)
-        ]
         documents = [self._folder(k) / DOCUMENTS for k in map_keys[-1]]
-        publish(self.ledger, ledgers, None)
+        ledgers = [self._folder(k) / LEDGER for here in map_keys for k in here]
+        # Documents vouch for the ledger beside them: the old ones go before it changes.
+        take_away(self.documents)
+        publish(self.ledger, zip(ledgers, [r["name"] for r in rows], strict=True), None)
         publish(self.documents, zip(documents, [p["name"] for p in parts], strict=True), manifest)
         return manifest
 
     def _write_quarantine(self, set_aside: list[dict[str, Any]]) -> None:
         """Put what was set aside in this source in the place of what was before."""
         path = self.out / QUARANTINE
-        lines = path.read_text().splitlines() if path.exists() else []
+        # Not `splitlines`: texts hold other characters that end a line for it.
+        lines = path.read_text().split("\n")[:-1] if path.exists() else []
         others = [line for line in lines if json.loads(line)["source"] != self.source]
         mine = [json.dumps(one, ensure_ascii=False) for one in set_aside]
         if mine or len(others) < len(lines):

@@ -27,8 +27,10 @@ from criadero.errors import CriaderoError, DataError, ResourceError, StoppedEarl
 logger = logging.getLogger("criadero")
 
 _TRIES_PER_RECORD = 2
-# A worker that dies while it loads models or writes files gives nobody to blame.
+# A worker that dies while it loads models or writes files gives nobody to blame; nor do workers that die at
+# another record each time, as where memory is short on the machine.
 _TRIES_PER_TASK = 5
+_TRIES_AT_ANY_RECORD = 25
 # Loading a model or writing a group may take longer than a document.
 _PATIENCE = 10
 
@@ -38,12 +40,13 @@ class _Watched:
     """A task that was submitted, and what was seen of it."""
 
     task: Task
-    position: Position | None = None
+    position: Position = field(default_factory=Position)
     since: float = 0.0
     late: str = ""
     suspect: int = -1
     blames: int = 0
     deaths: int = 0
+    deaths_in_records: int = 0
 
 
 @dataclass
@@ -91,7 +94,7 @@ class Schedule:
         try:
             while waiting or self._watched:
                 self.tick()
-                while waiting and len(self._watched) < 2 * self.executor.workers:
+                while waiting and len(self._watched) < self.executor.workers:
                     self._submit(_Watched(waiting.pop()))
                 for ended in self.executor.ended(self.tick):
                     self._take(ended)
@@ -117,7 +120,7 @@ class Schedule:
         task = replace(watched.task, folder=watched.task.folder.with_name(name))
         task.cursor.unlink(missing_ok=True)
         watched.task = task
-        watched.position, watched.since, watched.late = None, monotonic(), ""
+        watched.position, watched.since, watched.late = Position(), monotonic(), ""
         self._watched[task.key] = watched
         self.executor.submit(task)
 
@@ -151,8 +154,6 @@ class Schedule:
             shutil.rmtree(leftover, ignore_errors=True)
         if isinstance(ended.error, ReaderFailed):
             self._blame(watched, ended.error.index, 0, f"the reader raised {ended.error.detail}")
-        elif ended.error is not None and getattr(task.work, "strict", False):
-            raise ended.error
         elif ended.error is not None:
             raise _as_ours(task, ended.error)
         elif not ended.lost:
@@ -170,9 +171,17 @@ class Schedule:
             if watched.deaths >= _TRIES_PER_TASK:
                 raise DataError(
                     f"{watched.task.label}: {what} {watched.deaths} times, in no document",
-                    hint="perhaps the memory allowed is too small for the models of this stage",
+                    hint="perhaps `engine.document_seconds` is too short for such an input"
+                    if watched.late
+                    else "perhaps the memory allowed is too small for the models of this stage",
                 )
             return
+        watched.deaths_in_records += 1
+        if watched.deaths_in_records >= _TRIES_AT_ANY_RECORD:
+            raise DataError(
+                f"{watched.task.label}: {what} {watched.deaths_in_records} times, at different records",
+                hint="perhaps the machine has less memory than was allowed",
+            )
         self._blame(watched, position.index, position.stage, what)
 
     def _blame(self, watched: _Watched, index: int, stage: int, what: str) -> None:
@@ -189,24 +198,19 @@ class Schedule:
             raise DataError(f"{task.label}: {guilt.detail}")
         self.journal.blame(task.key, index, guilt)
         watched.task = self._with_guilt(task)
+        watched.deaths_in_records = 0
 
     def _watch(self) -> None:
-        """Look where the tasks are; kill those that are too long at one document."""
+        """Look where the tasks are; kill those that are too long at one place, or at getting to the first."""
         now = monotonic()
         for watched in self._watched.values():
             position = look(watched.task.cursor)
-            moved = position is not None and (
-                watched.position is None
-                or (position.index, position.stage) != (watched.position.index, watched.position.stage)
-            )
-            watched.position = position or watched.position
-            if moved or position is None:
-                watched.since = now
-            elif isinstance(watched.task.work, MapWork) and not watched.late:
+            if position is not None and position.place != watched.position.place:
+                watched.position, watched.since = position, now
+            elif not watched.late:
                 self._judge(watched, now - watched.since)
 
     def _judge(self, watched: _Watched, waited_seconds: float) -> None:
-        assert watched.position is not None
         limit = self.settings.document_seconds * (1 if watched.position.in_document else _PATIENCE)
         if waited_seconds > limit:
             watched.late = f"no end after {limit:g} seconds"

@@ -80,6 +80,8 @@ def _check(source: str, recipe: Recipe) -> None:
     if len(set(names)) < len(names):
         raise DataError(f"the recipe of {source!r} has two stages of one name: {', '.join(names)}")
     assert isinstance(recipe[0], Read)
+    if nowhere := [split.name for split in recipe[0].splits if not split.path]:
+        raise DataError(f"the split `{nowhere[0]}` of {source!r} has no path")
     for name, count in Counter(split.name for split in recipe[0].splits).items():
         if count > 1:
             raise DataError(f"{source!r} has {count} splits called `{name}`")

@@ -69,7 +69,6 @@ class MapWork:
         decisions: files with the decisions of the exchange before.
         memory_bytes: what the task may use.
         max_set_aside: more exceptions of stages end the task.
-        strict: raise them instead.
         guilty: records not to try again, by index.
     """
 
@@ -80,7 +79,6 @@ class MapWork:
     decisions: tuple[Path, ...]
     memory_bytes: int
     max_set_aside: int
-    strict: bool = False
     guilty: Mapping[int, Guilt] = field(default_factory=dict)
 
 
@@ -175,7 +173,6 @@ def map_split(work: MapWork, folder: Path, cursor: Cursor) -> dict[str, Any]:
                 guilty=work.guilty,
                 decisions=decisions,
                 reading=work.documents is None,
-                strict=work.strict,
                 max_set_aside=work.max_set_aside,
             )
             flow.run(_records(work))
