@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from criadero.corpus.sources.stackexchange.body import html_to_text
+from linear_time import is_linear
 
 
 @pytest.mark.parametrize(
@@ -90,15 +89,4 @@ def test_text_without_markup_is_left_as_it_is(words: list[str]) -> None:
     "unit", ["<", "<!--", "<a ", "<p", "<ul><li>a", "<pre>\n", "<b><p id=1>", "&", "&#1", "<a href='", "-->"]
 )
 def test_twice_the_length_takes_less_than_three_times_as_long(unit: str) -> None:
-    def seconds(count: int) -> float:
-        markup = unit * count
-
-        def once() -> float:
-            start = time.process_time()
-            html_to_text(markup)
-            return time.process_time() - start
-
-        return min(once() for _ in range(3))
-
-    count = 400_000 // len(unit)
-    assert seconds(2 * count) < 3 * seconds(count) + 0.05
+    assert is_linear(html_to_text, lambda count: unit * count, 400_000 // len(unit))

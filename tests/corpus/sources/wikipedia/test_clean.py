@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +10,7 @@ from criadero.corpus.document import Document, Drop
 from criadero.corpus.sources.wikipedia import inline
 from criadero.corpus.sources.wikipedia.clean import clean_text, make_cleaner
 from criadero.corpus.sources.wikipedia.languages import LANGUAGES, names_of
+from linear_time import is_linear
 
 
 def _clean(text: str, language: str = "en") -> str:
@@ -201,16 +200,7 @@ def test_cleaning_clean_text_changes_nothing(text: str) -> None:
     ["{{{{[[[[", "[[a|", "<div ", "<b>", "'''a", "\n{|\n|", "<ref>", "[[File:a|[[b", "{{nowrap|", "( ,"],
 )
 def test_twice_the_text_takes_less_than_three_times_as_long(unit: str) -> None:
-    def seconds(length: int) -> float:
-        text = (unit * length)[:length]
-        times = []
-        for _ in range(3):
-            start = time.process_time()
-            _clean(text)
-            times.append(time.process_time() - start)
-        return min(times)
-
-    assert seconds(100_000) < 3 * seconds(50_000) + 0.05
+    assert is_linear(_clean, lambda length: (unit * length)[:length], 50_000)
 
 
 def test_every_language_knows_the_english_names_too() -> None:
