@@ -29,7 +29,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "hidden_dim": 96,
         "max_seq_len": 128,
     },
-    "demo": {"vocab_size": 4096, "dim": 256, "num_layers": 6, "num_heads": 4, "max_seq_len": 256},
+    "demo": {"vocab_size": 4096, "dim": 128, "num_layers": 4, "num_heads": 2, "max_seq_len": 256},
     "laptop": {"vocab_size": 16000, "dim": 512, "num_layers": 6, "num_heads": 8, "max_seq_len": 1024},
 }
 
