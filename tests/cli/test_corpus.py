@@ -157,6 +157,8 @@ def test_progress_shows_stage_rate_time_left_and_reasons() -> None:
     assert len(describe_progress(PROGRESS, columns=50)) == 49
     beginning = Progress("wikipedia", "", 0, 0, 0, 0.0, None, Counter())
     assert describe_progress(beginning) == "wikipedia: looking at the inputs"
+    at_once = Progress("notes", "read", 1, 1, 30, 0.0, None, Counter())
+    assert describe_progress(at_once) == "notes: read  1/1 splits  30 documents"
 
 
 def test_without_a_terminal_a_line_is_logged_every_few_seconds(caplog, monkeypatch) -> None:

@@ -180,7 +180,11 @@ def _print_papers_sizes(config: CorpusConfig) -> None:
     ]  # fmt: skip
     if rows:
         header = ("dataset", "sampling prop.", "epochs", "disk size", "unique tokens")
-        _print_table("LLaMA, Table 1, and the tokens each source must have held", header, rows)
+        _print_table(
+            "For comparison, Table 1 of the LLaMA paper, with the unique tokens that follow from it",
+            header,
+            rows,
+        )
 
 
 def _plan_values(planned: SourcePlan) -> dict[str, Any]:
@@ -228,7 +232,7 @@ def _print_funnels(funnels: tuple[SourceFunnel, ...]) -> None:
         documents = source.documents_out / max(1, source.documents_in)
         characters = source.characters_out / max(1, source.characters_in)
         rows.append(("", "share left", f"{100 * documents:.1f}%", f"{100 * characters:.1f}%", "", ""))
-    header = ("source", "stage", "documents left", "characters left", "edited", "left out")
+    header = ("source", "stage", "documents", "characters", "edited", "left out")
     _print_table(None, header, rows)
 
 
@@ -237,10 +241,11 @@ def _print_table(title: str | None, header: tuple[str, ...], rows: Sequence[tupl
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, padding=(0, 1, 0, 0))
     for name in header:
         right = name not in {"source", "stage", "dataset", "left out"}
-        table.add_column(name, justify="right" if right else "left", overflow="fold")
+        named = name in {"source", "stage", "dataset"}  # a name or number in two lines cannot be read
+        table.add_column(name, justify="right" if right else "left", overflow="fold", no_wrap=named or right)
     for row in rows:
         table.add_row(*row)
     console = Console(highlight=False)

@@ -58,8 +58,10 @@ def describe_progress(progress: Progress, *, columns: int | None = None) -> str:
         parts += [
             f"{progress.splits_done:,}/{progress.splits_total:,} splits",
             f"{progress.documents:,} documents",
-            f"{progress.documents_per_second:,.0f}/s",
         ]
+        # What was over before it was looked at twice has no rate.
+        if progress.documents_per_second or progress.splits_done < progress.splits_total:
+            parts.append(f"{progress.documents_per_second:,.0f}/s")
     if progress.seconds_left is not None:
         parts.append(f"{format_seconds(progress.seconds_left)} left")
     if left_out := progress.reasons.total():

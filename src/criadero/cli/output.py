@@ -51,7 +51,7 @@ live_line = LiveLine()
 def terminal_columns() -> int | None:
     """Return the width of the terminal behind stderr, None if that is not known."""
     try:
-        return os.get_terminal_size(sys.stderr.fileno()).columns
+        return os.get_terminal_size(sys.stderr.fileno()).columns or None  # some terminals say 0
     except OSError:
         return None
 
