@@ -20,6 +20,7 @@ from io import BytesIO
 from pathlib import Path
 
 from resiliparse.extract.html2text import extract_plain_text
+from resiliparse.parse.html import HTMLTree
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
@@ -114,7 +115,12 @@ def write_wet(stream: BytesIO, pages: Iterator[tuple[str, bytes]]) -> None:
     """Write the text of pages, boilerplate and all, as conversion records."""
     writer = WARCWriter(stream, gzip=True)
     for number, (url, html) in enumerate(pages):
-        text = extract_plain_text(html.decode(), main_content=False, list_bullets=False)
+        page = HTMLTree.parse(html.decode())
+        text = (
+            page.title
+            + "\n"
+            + extract_plain_text(page, main_content=False, list_bullets=False, alt_texts=False)
+        )
         record = writer.create_warc_record(
             url,
             "conversion",
