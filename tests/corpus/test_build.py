@@ -143,6 +143,8 @@ def test_a_finished_corpus_is_made_again_when_the_benchmarks_have_changed(raw: P
         result = run(config, tmp_path / "out")
         assert not result.was_finished
         assert result.manifest.sources["second"].documents == left
+        tables = {file.name: file.sha256 for file in result.manifest.sources["second"].tables}
+        assert tables == {str(tmp_path / "sets/quiz.jsonl"): sha256_file(tmp_path / "sets/quiz.jsonl")}
     assert run(config, tmp_path / "out").was_finished
 
 
@@ -154,10 +156,11 @@ def test_a_changed_corpus_equals_a_fresh_one(raw: Path, tmp_path: Path) -> None:
     assert content(tmp_path / "changed") == content(tmp_path / "fresh")
 
 
-def test_a_missing_part_is_noticed_and_made_again(raw: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["documents", "ledger"])
+def test_a_missing_part_is_noticed_and_made_again(raw: Path, tmp_path: Path, kind: str) -> None:
     run(recipe(raw), tmp_path / "out")
     before = content(tmp_path / "out")
-    next((tmp_path / "out/documents/first").glob("*.parquet")).unlink()
+    next((tmp_path / "out" / kind / "first").glob("*.parquet")).unlink()
     assert not run(recipe(raw), tmp_path / "out").was_finished
     assert content(tmp_path / "out") == before
 
@@ -199,6 +202,22 @@ def test_ids_that_are_not_unique_are_refused_with_a_way_out(tmp_path: Path, raw:
     assert run(recipe(raw, sources=sources, mixture={}), tmp_path / "out").funnels[0].documents_out == 2
 
 
+def test_what_is_built_already_needs_no_room_again(raw: Path, tmp_path: Path, monkeypatch) -> None:
+    needed: list[int] = []
+    monkeypatch.setattr("criadero.files.require_free_bytes", lambda out, size, purpose: needed.append(size))
+    run(recipe(raw), tmp_path / "out")
+    run(recipe(raw, mixture={"weights": {"first": 1, "second": 1}}), tmp_path / "out")
+    first, second = needed
+    assert second < first <= sum(path.stat().st_size for path in raw.iterdir())
+
+
+def test_a_wish_to_stop_is_heard_while_inputs_are_hashed(raw: Path, tmp_path: Path) -> None:
+    shown: list[str] = []
+    with pytest.raises(StoppedEarly, match="looking at the inputs"):
+        run(recipe(raw), tmp_path / "out", stop=lambda: True, progress=shown.append)
+    assert not shown
+
+
 def test_two_builds_do_not_write_to_one_folder(raw: Path, tmp_path: Path) -> None:
     (tmp_path / "out/work").mkdir(parents=True)
     other = RunLock(tmp_path / "out/work")
@@ -216,6 +235,9 @@ class Prepared:
 
     def needs(self, settings: object) -> tuple[str, ...]:
         return self.needed
+
+    def tables(self, settings: object) -> tuple[Path, ...]:
+        return ()
 
     def prepare(self, settings: object, *, finished: dict[str, Path], folder: Path, inputs: object) -> object:
         self.seen += [*finished.values(), folder]

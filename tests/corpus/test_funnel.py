@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpus.ledger_files import LATER, WORKED, Row, write_ledger
+from criadero.corpus.explain import explain
 from criadero.corpus.funnel import StageFunnel, funnel_values, read_funnel
 from criadero.errors import DataError
 
@@ -65,6 +66,14 @@ def test_a_ledger_that_does_not_add_up_is_refused(tmp_path: Path) -> None:
     write_ledger(tmp_path, "wiki", LATER[:1], file="01-00000")
     with pytest.raises(DataError, match="`clean` let 2 documents through, `dedup` met 1"):
         read_funnel(tmp_path)
+
+
+def test_what_a_killed_build_left_half_written_is_no_source(tmp_path: Path) -> None:
+    for name in ("wiki", "wiki.tmp-4711", "wiki.old.tmp-4711"):
+        write_ledger(tmp_path, name, WORKED)
+    assert [funnel.source for funnel in read_funnel(tmp_path)] == ["wiki"]
+    (story,) = explain(tmp_path, "a")
+    assert len(story.rows) == 2
 
 
 def test_a_source_without_documents_and_a_folder_without_ledger(tmp_path: Path) -> None:

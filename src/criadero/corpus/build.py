@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from criadero.corpus.config import CorpusConfig, own_settings, prepare_module, r
 from criadero.corpus.dedup import minhash
 from criadero.corpus.engine.executor import Executor
 from criadero.corpus.engine.journal import Journal
-from criadero.corpus.engine.progress import OnProgress
+from criadero.corpus.engine.progress import OnProgress, Progress
 from criadero.corpus.engine.run import QUARANTINE, run_source
 from criadero.corpus.engine.stage import Each, Exchange, Read, Recipe
 from criadero.corpus.explain import DOCUMENTS_FOLDER
@@ -45,7 +46,7 @@ from criadero.corpus.manifest import (
     recipe_values,
 )
 from criadero.corpus.mixture import Mixture, SourceSize, measure, mix, mixture_values, read_mixture
-from criadero.errors import ConfigError, CriaderoError, DataError
+from criadero.errors import ConfigError, CriaderoError, DataError, StoppedEarly
 from criadero.runs import RunLock
 from criadero.tokenizer.tokenizer import Tokenizer
 
@@ -62,12 +63,14 @@ class SourcePlan:
     Attributes:
         source: its name.
         inputs: files, folders and URLs its globs match.
+        tables: models, word lists and evaluation sets that the recipe names and its stages read.
         needs: sources that are finished before it, because models are made from them.
         recipe: its stages; None where they depend on such models.
     """
 
     source: str
     inputs: tuple[Input, ...]
+    tables: tuple[Path, ...]
     needs: tuple[str, ...]
     recipe: Recipe | None
 
@@ -101,14 +104,15 @@ def plan(config: CorpusConfig) -> tuple[SourcePlan, ...]:
     inputs = find_inputs(config)
     plans, faults = [], []
     for name, needs in _in_order(config).items():
-        recipe = None
         try:
-            if not needs:
-                recipe = _recipe(config, name, inputs[name], own_settings(config.sources[name]))
-                faults += [f"`sources.{name}`: `{path}` does not exist" for path in _missing_files(recipe)]
+            planned = _plan(config, name, inputs[name], needs)
         except CriaderoError as problem:
             faults.append(f"`sources.{name}`: {problem.message}")
-        plans.append(SourcePlan(name, inputs[name], needs, recipe))
+            continue
+        faults += [
+            f"`sources.{name}`: `{path}` does not exist" for path in planned.tables if not path.exists()
+        ]
+        plans.append(planned)
     if faults:
         raise DataError("the recipe cannot be run:\n" + "\n".join(f"  - {fault}" for fault in faults))
     return tuple(plans)
@@ -140,36 +144,43 @@ def build(
         StoppedEarly: `stop` said so.
     """
     plans = plan(config)
-    inputs = {planned.source: planned.inputs for planned in plans}
     files.require_writable_folder(out / WORK_FOLDER)
     lock = RunLock(out / WORK_FOLDER)  # the engine has the one of `out`, for one source at a time
     lock.acquire()
     try:
-        described = _described(out, inputs)
+        described, tables = _described(out, plans, progress, stop)
         counted_with = None if tokenizer is None else tokenizer.sha256
-        key = corpus_key(recipe_values(config), described, _stage_file_hashes(out, plans), counted_with)
+        key = corpus_key(recipe_values(config), described, tables, counted_with)
         if (finished := _finished(out, key)) is not None:
             return _result(out, finished, was_finished=True)
-        files.require_free_bytes(out, total_bytes(inputs), purpose="building the corpus")
-        _clear(out, config)
+        needed_bytes = total_bytes(plan.inputs for plan in plans) - files.folder_bytes(out)
+        files.require_free_bytes(out, needed_bytes, purpose="building the corpus")
+        _clear(out, plans)
         work = _Work(config, out, executor, tokenizer, progress, stop)
-        sources = {planned.source: work.run(planned, described[planned.source]) for planned in plans}
+        sources = {p.source: work.run(p, described[p.source], tables[p.source]) for p in plans}
         return work.finish(key, {name: sources[name] for name in config.sources})
     finally:
         lock.release()
 
 
-def _described(out: Path, inputs: Mapping[str, tuple[Input, ...]]) -> dict[str, tuple[InputFile, ...]]:
-    with closing(Journal(out)) as journal:
-        return describe_inputs(inputs, journal, tick=lambda: None)
+def _described(
+    out: Path, plans: Sequence[SourcePlan], progress: OnProgress | None, stop: Callable[[], bool]
+) -> tuple[dict[str, tuple[InputFile, ...]], dict[str, tuple[InputFile, ...]]]:
+    """Return inputs and tables of every source with their hashes, which takes long the first time."""
 
+    def tick() -> None:
+        if stop():
+            raise StoppedEarly(
+                "stopped while looking at the inputs", hint="run the same command again to go on"
+            )
+        if progress is not None:
+            progress(Progress("inputs", "", 0, 0, 0, 0.0, None, Counter()))
 
-def _stage_file_hashes(out: Path, plans: Iterable[SourcePlan]) -> list[str]:
-    """Return the hashes of what stages read beside their input: models and evaluation sets."""
-    recipes = (planned.recipe or () for planned in plans)
-    paths = {str(path) for recipe in recipes for path in _files(recipe)}
     with closing(Journal(out)) as journal:
-        return sorted(set(journal.input_hashes(sorted(paths), tick=lambda: None).values()))
+        inputs = {planned.source: planned.inputs for planned in plans}
+        tables = {planned.source: planned.tables for planned in plans}
+        described = describe_inputs(inputs, journal, tick=tick)
+        return described, describe_inputs(tables, journal, tick=tick)
 
 
 def _finished(out: Path, key: str) -> CorpusManifest | None:
@@ -187,13 +198,15 @@ def _has_size(path: Path, size_bytes: int) -> bool:
     return path.is_file() and path.stat().st_size == size_bytes
 
 
-def _clear(out: Path, config: CorpusConfig) -> None:
-    """Take away what says the folder is whole, and sources that are no longer in the recipe."""
-    for name in (MANIFEST_NAME, MIXTURE_NAME, CARD_NAME):
+def _clear(out: Path, plans: Sequence[SourcePlan]) -> None:
+    """Take away what says the folder is whole, what is written anew, and sources no longer in the recipe."""
+    for name in (MANIFEST_NAME, MIXTURE_NAME, CARD_NAME, QUARANTINE):
         (out / name).unlink(missing_ok=True)
+    everything = {planned.source for planned in plans}
+    with_models = {planned.source for planned in plans if planned.needs}
     for kind in (DOCUMENTS_FOLDER, LEDGER_FOLDER, MODELS_FOLDER):
         for folder in (out / kind).glob("*"):
-            if folder.is_dir() and folder.name not in config.sources:
+            if folder.is_dir() and folder.name not in (with_models if kind == MODELS_FOLDER else everything):
                 logger.info("`%s` is not in the recipe any more: removed", folder)
                 shutil.rmtree(folder)
 
@@ -218,23 +231,28 @@ def _needs(config: CorpusConfig, name: str) -> tuple[str, ...]:
     return () if prepared is None else tuple(prepared.needs(own_settings(source)))
 
 
+def _plan(config: CorpusConfig, name: str, inputs: tuple[Input, ...], needs: tuple[str, ...]) -> SourcePlan:
+    source = config.sources[name]
+    settings = own_settings(source)
+    recipe = None if needs else _recipe(config, name, inputs, settings)
+    named = prepare_module(source.kind).tables(settings) if needs else ()
+    stages = _stages_of_any(config, name) if recipe is None else recipe
+    used = (file for stage in stages if isinstance(stage, Each | Exchange) for file in stage.files)
+    return SourcePlan(name, inputs, tuple(dict.fromkeys((*named, *used))), needs, recipe)
+
+
 def _recipe(config: CorpusConfig, name: str, inputs: tuple[Input, ...], settings: Any) -> Recipe:
     """Return the stages of the source's kind and those that any source can have."""
-    source = config.sources[name]
-    stages: Recipe = recipe_module(source.kind).stages(settings, source=name, inputs=inputs)
-    if source.near_duplicates is not None:
-        stages = (*stages, minhash.stage(source.near_duplicates))
-    if config.decontaminate is not None:
-        stages = (*stages, decontaminate.stage(config.decontaminate))
-    return stages
+    own: Recipe = recipe_module(config.sources[name].kind).stages(settings, source=name, inputs=inputs)
+    return (*own, *_stages_of_any(config, name))
 
 
-def _missing_files(recipe: Recipe) -> list[Path]:
-    return [path for path in _files(recipe) if not path.exists()]
-
-
-def _files(recipe: Recipe) -> list[Path]:
-    return [path for stage in recipe if isinstance(stage, Each | Exchange) for path in stage.files]
+def _stages_of_any(config: CorpusConfig, name: str) -> Recipe:
+    near_duplicates = config.sources[name].near_duplicates
+    return (
+        *(() if near_duplicates is None else (minhash.stage(near_duplicates),)),
+        *(() if config.decontaminate is None else (decontaminate.stage(config.decontaminate),)),
+    )
 
 
 def count_splits(recipe: Recipe) -> int:
@@ -253,7 +271,9 @@ class _Work:
     progress: OnProgress | None
     stop: Callable[[], bool]
 
-    def run(self, planned: SourcePlan, inputs: tuple[InputFile, ...]) -> SourceManifest:
+    def run(
+        self, planned: SourcePlan, inputs: tuple[InputFile, ...], tables: tuple[InputFile, ...]
+    ) -> SourceManifest:
         """Run one source and return what came of it."""
         name = planned.source
         recipe = planned.recipe or self._prepared_recipe(planned)
@@ -273,6 +293,7 @@ class _Work:
         return SourceManifest(
             kind=self.config.sources[name].kind,
             inputs=inputs,
+            tables=tables,
             stages=funnel.stages,
             documents=size.documents,
             text_bytes=size.text_bytes,

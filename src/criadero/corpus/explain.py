@@ -73,10 +73,10 @@ def explain(out: Path, document_id: str) -> tuple[Story, ...]:
 
 def _nearest(paths: list[str], document_id: str) -> str:
     query = """
-        SELECT id FROM (SELECT DISTINCT id FROM read_parquet(?))
+        SELECT id FROM read_parquet(?) WHERE stage_index = 0
         ORDER BY jaro_winkler_similarity(id, ?) DESC, id LIMIT 3
     """
-    near = [repr(row["id"]) for row in query_files(query, paths, document_id)]
+    near = dict.fromkeys(repr(row["id"]) for row in query_files(query, paths, document_id))
     return f"the nearest ids are {', '.join(near)}" if near else f"`{LEDGER_FOLDER}` holds no document at all"
 
 

@@ -83,10 +83,16 @@ def ledger_files(out: Path, source: str | None = None) -> list[str]:
     Raises:
         DataError: `out` has no ledger.
     """
+    names = _sources(out) if source is None else [source]
+    return sorted(str(path) for name in names for path in (out / LEDGER_FOLDER / name).glob("*.parquet"))
+
+
+def _sources(out: Path) -> list[str]:
+    """Return the sources that have a ledger, without what a killed build left half-written."""
     folder = out / LEDGER_FOLDER
     if not folder.is_dir():
         raise DataError(f"`{out}` has no ledger", hint="name a folder that `criadero corpus build` made")
-    return sorted(str(path) for path in folder.glob(f"{source or '*'}/*.parquet"))
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and ".tmp-" not in path.name)
 
 
 def read_funnel(out: Path) -> tuple[SourceFunnel, ...]:
@@ -95,9 +101,7 @@ def read_funnel(out: Path) -> tuple[SourceFunnel, ...]:
     Raises:
         DataError: `out` has no ledger, or it does not add up.
     """
-    ledger_files(out)
-    names = sorted(path.name for path in (out / LEDGER_FOLDER).iterdir() if path.is_dir())
-    return tuple(source_funnel(out, name) for name in names)
+    return tuple(source_funnel(out, name) for name in _sources(out))
 
 
 def source_funnel(out: Path, source: str) -> SourceFunnel:

@@ -68,9 +68,9 @@ def files_of(inputs: Iterable[Input]) -> list[Input]:
     return sorted(found, key=str)
 
 
-def total_bytes(inputs: Mapping[str, Sequence[Input]]) -> int:
+def total_bytes(inputs: Iterable[Iterable[Input]]) -> int:
     """Return the size of all local files of all sources."""
-    everything = {f for found in inputs.values() for f in files_of(found)}
+    everything = {f for found in inputs for f in files_of(found)}
     return sum(f.stat().st_size for f in everything if isinstance(f, Path))
 
 

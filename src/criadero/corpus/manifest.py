@@ -7,7 +7,6 @@ builds of the same recipe, such as times or hosts, so equal corpora have equal m
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,10 +32,11 @@ class Part(Config):
 
 
 class SourceManifest(Config):
-    """One source: what it was made from, what its stages did, what it holds."""
+    """One source: inputs and tables it was made from, what its stages did, what it holds."""
 
     kind: str
     inputs: tuple[InputFile, ...]
+    tables: tuple[InputFile, ...]
     stages: tuple[StageFunnel, ...]
     documents: int
     text_bytes: int
@@ -80,16 +80,15 @@ def recipe_values(config: CorpusConfig) -> dict[str, Any]:
 def corpus_key(
     recipe: dict[str, Any],
     inputs: dict[str, tuple[InputFile, ...]],
-    stage_files: Sequence[str],
+    tables: dict[str, tuple[InputFile, ...]],
     tokenizer: str | None,
 ) -> str:
-    """Return the hash of recipe, inputs, code and the tokenizer that tokens are counted with.
-
-    Args:
-        stage_files: hashes of the files that stages read, such as evaluation sets.
-    """
-    hashes = {name: [(f.name, f.sha256) for f in found] for name, found in inputs.items()}
-    decisive = [recipe, hashes, list(stage_files), code_version(), tokenizer]
+    """Return the hash of recipe, inputs, tables, code and the tokenizer that tokens are counted with."""
+    hashes = [
+        {name: [(f.name, f.sha256) for f in found] for name, found in described.items()}
+        for described in (inputs, tables)
+    ]
+    decisive = [recipe, hashes, code_version(), tokenizer]
     return files.sha256_bytes(json.dumps(decisive, sort_keys=True).encode())
 
 

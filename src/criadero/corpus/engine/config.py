@@ -12,7 +12,8 @@ class EngineConfig(Config):
 
     Attributes:
         memory_bytes: what all workers together may use.
-        document_seconds: how long one document may take in one task before its worker is killed.
+        document_seconds: how long one document may take in one task before its worker is killed; loading
+            models, writing and deciding may take ten times as long.
         max_quarantined: documents of one source that may be set aside before the run ends with an error.
     """
 

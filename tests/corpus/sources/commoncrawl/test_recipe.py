@@ -18,7 +18,7 @@ from criadero.corpus.document import Document
 from criadero.corpus.engine.inline import run_inline
 from criadero.corpus.quality import cutoffs
 from criadero.corpus.quality.references import ReferenceConfig
-from criadero.corpus.sources.commoncrawl.prepare import calibrate, needs, prepare
+from criadero.corpus.sources.commoncrawl.prepare import calibrate, needs, prepare, tables
 from criadero.corpus.sources.commoncrawl.recipe import CommonCrawlConfig, stages
 from criadero.errors import ConfigError, DataError
 from criadero.files import sha256_file
@@ -180,6 +180,7 @@ def test_the_reference_classifier_is_trained_from_a_dump(crawl, tmp_path):
         references=ReferenceConfig(min_characters=300, min_positives=100, bits=14),
         wikipedia_dumps=(dump,),
     )
+    assert tables(config) == (dump,)
     found = prepare(config, finished={"c4": pages}, folder=tmp_path / "models", inputs=[crawl])
     report = json.loads((found.reference_model / "report.json").read_text())
     assert (report["positives"], report["negatives"], report["reference_urls"]) == (300, 300, 300)

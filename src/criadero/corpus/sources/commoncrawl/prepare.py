@@ -1,7 +1,7 @@
 """The models that the CommonCrawl recipe needs, made from sources that are finished and from its own pages.
 
-Entry points: `needs`, `prepare` and `calibrate`. A model stands in a folder of its own with a manifest that
-says what it was made from; it is made again only when that changes.
+Entry points: `needs`, `tables`, `prepare` and `calibrate`. A model stands in a folder of its own with a
+manifest that says what it was made from; it is made again only when that changes.
 """
 
 from __future__ import annotations
@@ -45,6 +45,12 @@ def needs(config: CommonCrawlConfig) -> tuple[str, ...]:
     if config.references is not None and config.reference_model is None:
         wanted.append(config.references.pages)
     return tuple(dict.fromkeys(wanted))
+
+
+def tables(config: CommonCrawlConfig) -> tuple[Path, ...]:
+    """Return the files and folders besides inputs and other sources that models and stages are made from."""
+    given = (config.language_model, config.perplexity_model, config.reference_model)
+    return (*(path for path in given if path is not None), *config.wikipedia_dumps)
 
 
 def prepare(
