@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -29,6 +30,9 @@ logger = logging.getLogger("criadero")
 # The least that Ray accepts; descriptions of tasks are all that goes through it.
 _OBJECT_STORE_BYTES = 80 << 20
 _LOCK = "driver.lock"
+# A Ray of our own that ends so often without a task done would end for ever.
+_MAX_STARTS = 5
+_CONNECT_SECONDS = 10
 
 
 class RayExecutor:
@@ -51,11 +55,15 @@ class RayExecutor:
         self._stack = ExitStack()
         self._remote: Any = None
         self._running: dict[Any, Task] = {}
+        self._starts = 0
 
     def __enter__(self) -> RayExecutor:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._end()
+
+    def _end(self) -> None:
         self._remote = None
         self._running.clear()
         self._stack.close()
@@ -89,8 +97,29 @@ class RayExecutor:
         tick()
         if not self._running:
             return []
+        if self._address is None and _has_died():
+            return self._lost()
         found, _ = ray.wait(list(self._running), timeout=POLL_SECONDS, fetch_local=False)
         return [self._collect(reference) for reference in found]
+
+    def _lost(self) -> list[Ended]:
+        """Give up a Ray that has died, with all that ran on it; the next task starts another.
+
+        Ray itself would let us wait for ever: its processes end together, and nobody is left to say so.
+
+        Raises:
+            ResourceError: it dies again and again.
+        """
+        self._starts += 1
+        if self._starts >= _MAX_STARTS:
+            raise ResourceError(
+                f"Ray died {self._starts} times before a task was done",
+                hint="perhaps the machine has no memory left; fewer workers, or `--workers 0`, need less",
+            )
+        logger.warning("Ray died; starting another")
+        lost = [Ended(task, lost=True) for task in self._running.values()]
+        self._end()
+        return lost
 
     def _collect(self, reference: Any) -> Ended:
         import ray
@@ -109,6 +138,7 @@ class RayExecutor:
         except ray.exceptions.RayError as problem:
             logger.debug("a worker died in %s: %s", task.label, problem)
             return Ended(task)
+        self._starts = 0
         return Ended(task, done=done, error=error)
 
     def kill(self, task: Task) -> None:
@@ -161,7 +191,7 @@ def _session(workers: int | None, address: str | None) -> Iterator[None]:
     """Connect to Ray and leave signals, logging and files as they were."""
     import ray
 
-    log = logging.getLogger("ray")
+    log = logging.getLogger(ray.__name__)
     level, handlers = log.level, list(log.handlers)
     main = threading.current_thread() is threading.main_thread()
     on_term = signal.getsignal(signal.SIGTERM)
@@ -172,13 +202,7 @@ def _session(workers: int | None, address: str | None) -> Iterator[None]:
             if address is None:
                 _start_local(stack, workers)
             else:
-                ray.init(
-                    address=address,
-                    log_to_driver=False,
-                    logging_level=logging.CRITICAL,
-                    job_config=_job_config(),
-                )
-                stack.callback(ray.shutdown)
+                _connect(stack, address)
             if main:
                 signal.signal(signal.SIGTERM, on_term)
             yield
@@ -187,11 +211,39 @@ def _session(workers: int | None, address: str | None) -> Iterator[None]:
             log.handlers = handlers
 
 
+def _connect(stack: ExitStack, address: str) -> None:
+    """Connect to a running cluster.
+
+    Raises:
+        ResourceError: there is none, or it does not take us.
+    """
+    import ray
+
+    hint = "is the cluster running? Unset RAY_ADDRESS to work on this machine alone"
+    host, _, port = address.rpartition(":")
+    if port.isdecimal() and "/" not in host:
+        # Ray would try for minutes.
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
+        except (OSError, OverflowError) as problem:
+            raise ResourceError(f"no Ray cluster answers at {address}: {problem}", hint=hint) from problem
+    try:
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level=logging.CRITICAL,
+            job_config=_job_config(),
+        )
+    except Exception as problem:  # Ray raises what it likes
+        raise ResourceError(f"the Ray cluster at {address} cannot be used: {problem}", hint=hint) from problem
+    stack.callback(ray.shutdown)
+
+
 def _start_local(stack: ExitStack, workers: int | None) -> None:
     """Start a Ray that only this machine can reach.
 
     Raises:
-        ResourceError: it would listen on other interfaces too.
+        ResourceError: it does not start, or it would listen on other interfaces too.
     """
     import ray
     from ray._private import ray_constants
@@ -208,18 +260,24 @@ def _start_local(stack: ExitStack, workers: int | None) -> None:
     # Makes Ray bind to loopback instead of all interfaces, as on macOS; there is no public name for it.
     ray_constants.ENABLE_RAY_CLUSTER = False
     stack.callback(setattr, ray_constants, "ENABLE_RAY_CLUSTER", clusters)
-    ray.init(
-        address="local",
-        num_cpus=workers,
-        num_gpus=0,
-        include_dashboard=False,
-        object_store_memory=_OBJECT_STORE_BYTES,
-        log_to_driver=False,
-        logging_level=logging.CRITICAL,
-        job_config=_job_config(),
-        _temp_dir=folder,
-    )
     stack.callback(ray.shutdown)
+    try:
+        ray.init(
+            address="local",
+            num_cpus=workers,
+            num_gpus=0,
+            include_dashboard=False,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            log_to_driver=False,
+            logging_level=logging.CRITICAL,
+            job_config=_job_config(),
+            _temp_dir=folder,
+        )
+    except Exception as problem:  # Ray raises what it likes
+        raise ResourceError(
+            f"Ray could not be started: {problem}",
+            hint="is there memory and disk left? `--workers 0` works without Ray",
+        ) from problem
     listens = ray.util.get_node_ip_address()
     if listens != "127.0.0.1":
         raise ResourceError(
@@ -236,11 +294,21 @@ def _remove_leftovers() -> None:
             shutil.rmtree(lock.parent, ignore_errors=True)
 
 
+def _has_died() -> bool:
+    """Whether the processes of a Ray of our own that all others need have ended."""
+    from ray._private import ray_constants, worker
+
+    node = worker._global_node
+    vital = (ray_constants.PROCESS_TYPE_RAYLET, ray_constants.PROCESS_TYPE_GCS_SERVER)
+    return node is None or any(kind in vital for kind, _ in node.dead_processes())
+
+
 def _job_config() -> Any:
-    """Let workers import what this process does, from the same places."""
+    """Let workers import what this process does, from the same places in the same order."""
     import ray
 
-    return ray.job_config.JobConfig(_py_driver_sys_path=list(sys.path))
+    # A worker puts one after the other in front.
+    return ray.job_config.JobConfig(_py_driver_sys_path=sys.path[::-1])
 
 
 @contextmanager

@@ -1,0 +1,63 @@
+"""When Ray itself dies, or was never there: another one is started, or one clear error says so."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+import descendants
+import engine_program
+from criadero.corpus.engine.executor import Inline
+from criadero.corpus.engine.ray_executor import RayExecutor, _job_config
+from criadero.corpus.engine.run import run_source
+from criadero.errors import ResourceError
+from ranks import free_port
+
+from .test_resume import result_of
+
+pytestmark = pytest.mark.xdist_group("ray")
+
+
+def test_a_dead_ray_is_replaced_and_changes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    recipe = engine_program.recipe(seconds=0.02)
+    run_source("made", recipe, tmp_path / "inline", executor=Inline())
+    out = tmp_path / "ray"
+
+    def kill_raylet() -> None:
+        while not any(out.glob("work/made/cursors/*")):
+            time.sleep(0.01)
+        (raylet,) = (p for p in descendants.descendants() if "/raylet/raylet " in descendants.title(p))
+        os.kill(raylet, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_raylet)
+    killer.start()
+    with RayExecutor(2) as executor:
+        run_source("made", recipe, out, executor=executor)
+    killer.join()
+    assert "Ray died; starting another" in caplog.text
+    assert result_of(out) == result_of(tmp_path / "inline")
+    assert not [p for p in descendants.descendants() if "ray" in descendants.title(p).split(" ")[0]]
+
+
+def test_a_cluster_that_is_not_there_is_an_error_within_seconds(tmp_path: Path):
+    begun = time.monotonic()
+    with (
+        RayExecutor(2, address=f"127.0.0.1:{free_port()}") as executor,
+        pytest.raises(ResourceError, match="no Ray cluster answers at 127") as caught,
+    ):
+        run_source("made", engine_program.recipe(), tmp_path, executor=executor)
+    assert "RAY_ADDRESS" in str(caught.value)
+    assert time.monotonic() < begun + 15
+
+
+def test_workers_look_for_modules_in_the_order_of_the_driver():
+    found: list[str] = []
+    for folder in _job_config()._py_driver_sys_path:
+        found.insert(0, folder)  # as Ray's worker does
+    assert found == sys.path
