@@ -148,6 +148,24 @@ def test_a_finished_corpus_is_made_again_when_the_benchmarks_have_changed(raw: P
     assert run(config, tmp_path / "out").was_finished
 
 
+def test_tokens_are_counted_once_for_the_same_documents(raw: Path, tmp_path: Path) -> None:
+    counted: list[str] = []
+
+    class Tokenizer(ByteTokenizer):
+        def encode_batch(self, texts):
+            counted.extend(texts)
+            return super().encode_batch(texts)
+
+    for weight in (1, 2):
+        mixture = {"weights": {"first": weight, "second": 1}}
+        result = run(recipe(raw, mixture=mixture), tmp_path / "out", tokenizer=Tokenizer())
+        assert [row.tokens - row.disk_bytes for row in result.mixture.rows] == [2 * 10, 2 * 4]
+    assert len(counted) == 14
+    write_jsonl(raw / "b.jsonl", sentence(50))
+    run(recipe(raw), tmp_path / "out", tokenizer=Tokenizer())
+    assert len(counted) == 15
+
+
 def test_a_changed_corpus_equals_a_fresh_one(raw: Path, tmp_path: Path) -> None:
     alone = {"first": {"kind": "text", "inputs": [str(raw / "b.jsonl")]}}
     run(recipe(raw), tmp_path / "changed")

@@ -45,7 +45,15 @@ from criadero.corpus.manifest import (
     read_manifest,
     recipe_values,
 )
-from criadero.corpus.mixture import Mixture, SourceSize, measure, mix, mixture_values, read_mixture
+from criadero.corpus.mixture import (
+    Mixture,
+    SourceSize,
+    count_tokens,
+    measure,
+    mix,
+    mixture_values,
+    read_mixture,
+)
 from criadero.errors import ConfigError, CriaderoError, DataError, StoppedEarly
 from criadero.runs import RunLock
 from criadero.tokenizer.tokenizer import Tokenizer
@@ -282,10 +290,10 @@ class _Work:
             executor=self.executor, settings=self.config.engine, progress=self.progress, stop=self.stop,
         )  # fmt: skip
         folder = self.out / DOCUMENTS_FOLDER / name
-        funnel, size = source_funnel(self.out, name), measure(folder, source=name)
-        if funnel.documents_out != size.documents:
+        funnel, (documents, text_bytes) = source_funnel(self.out, name), measure(folder)
+        if funnel.documents_out != documents:
             raise DataError(
-                f"`{folder}` holds {size.documents:,} documents, by the ledger it should be "
+                f"`{folder}` holds {documents:,} documents, by the ledger it should be "
                 f"{funnel.documents_out:,}",
                 hint=f"remove `{self.out}` and build again",
             )
@@ -295,8 +303,8 @@ class _Work:
             inputs=inputs,
             tables=tables,
             stages=funnel.stages,
-            documents=size.documents,
-            text_bytes=size.text_bytes,
+            documents=documents,
+            text_bytes=text_bytes,
             documents_parts=parts_of(self.out, folder),
             ledger_parts=parts_of(self.out, self.out / LEDGER_FOLDER / name),
         )
@@ -326,10 +334,27 @@ class _Work:
         return _result(self.out, manifest, was_finished=False)
 
     def _size(self, name: str, source: SourceManifest) -> SourceSize:
+        return SourceSize(name, source.documents, source.text_bytes, self._tokens(name, source))
+
+    def _tokens(self, name: str, source: SourceManifest) -> int | None:
+        """Return the tokens of a source; of documents that were counted before, what it was then."""
         if self.tokenizer is None:
-            return SourceSize(name, source.documents, source.text_bytes)
+            return None
+        if not source.documents:
+            return 0
+        counted = [self.tokenizer.sha256, *(part.sha256 for part in source.documents_parts)]
+        path = self.out / WORK_FOLDER / f"{name}.tokens.json"
+        before = files.read_json(path) if path.exists() else {}
+        if before.get("of") == counted:
+            return int(before["tokens"])
         logger.info("counting the tokens of %s", name)
-        return measure(self.out / DOCUMENTS_FOLDER / name, source=name, tokenizer=self.tokenizer)
+        tokens = count_tokens(self.out / DOCUMENTS_FOLDER / name, self.tokenizer, tick=self._tick)
+        files.write_json(path, {"of": counted, "tokens": tokens})
+        return tokens
+
+    def _tick(self) -> None:
+        if self.stop():
+            raise StoppedEarly("stopped while counting tokens", hint="run the same command again to go on")
 
 
 def _result(out: Path, manifest: CorpusManifest, *, was_finished: bool) -> CorpusResult:

@@ -1,14 +1,14 @@
 """The mixture: how often each source is seen in training, as Table 1 of the paper states it (LLaMA 2.1).
 
 Input are the measured sizes of the finished sources and weights; output is a row for each source: share of
-the training tokens, epochs, size on disk. Entry points: `measure` for one source's size, `mix` for the table,
-`data_sources` for the lines of a training config. `PAPER_MIXTURE` is the paper's own table.
+the training tokens, epochs, size on disk. Entry points: `measure` and `count_tokens` for one source, `mix`
+for the table, `data_sources` for the lines of a training config. `PAPER_MIXTURE` is the paper's own table.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -86,20 +86,8 @@ class Mixture:
     token_count: TokenCount
 
 
-def measure(folder: Path, *, source: str, tokenizer: Tokenizer | None = None) -> SourceSize:
-    """Return the size of the Parquet files of documents in `folder`.
-
-    Args:
-        tokenizer: counts tokens too, as many as `shards build` stores.
-    """
-    documents, text_bytes = _count_documents(folder)
-    tokens = None
-    if tokenizer is not None:
-        tokens = sum(_token_counts(folder, tokenizer)) if documents else 0
-    return SourceSize(source, documents, text_bytes, tokens)
-
-
-def _count_documents(folder: Path) -> tuple[int, int]:
+def measure(folder: Path) -> tuple[int, int]:
+    """Return documents and bytes of text in the Parquet files of `folder`."""
     if not (paths := sorted(str(path) for path in folder.glob("*.parquet"))):
         return 0, 0
     with require_extra("measuring a source"):
@@ -110,12 +98,19 @@ def _count_documents(folder: Path) -> tuple[int, int]:
     return documents, text_bytes
 
 
-def _token_counts(folder: Path, tokenizer: Tokenizer) -> Iterator[int]:
-    """Yield the tokens of every document with text, between the tokenizer's opening and closing token."""
+def count_tokens(folder: Path, tokenizer: Tokenizer, *, tick: Callable[[], None]) -> int:
+    """Return the tokens of all documents in `folder`, as many as `shards build` stores.
+
+    Args:
+        tick: called every few hundred documents; what it raises ends the count.
+    """
     around = sum(token is not None for token in (tokenizer.bos_id, tokenizer.eos_id))
     texts = (document.text for document in text.read(folder) if document.text)
+    tokens = 0
     while batch := list(islice(texts, _BATCH_DOCUMENTS)):
-        yield from (len(ids) + around for ids in tokenizer.encode_batch(batch))
+        tokens += sum(len(ids) + around for ids in tokenizer.encode_batch(batch))
+        tick()
+    return tokens
 
 
 def mix(sizes: Sequence[SourceSize], config: MixtureConfig) -> Mixture:
