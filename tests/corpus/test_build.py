@@ -236,6 +236,13 @@ def test_a_wish_to_stop_is_heard_while_inputs_are_hashed(raw: Path, tmp_path: Pa
     assert not shown
 
 
+def test_a_folder_with_other_files_is_refused_and_left_as_it_is(tmp_path: Path, raw: Path) -> None:
+    kept = write_jsonl(tmp_path / "home" / "documents" / "thesis" / "chapter.jsonl", "mine")
+    with pytest.raises(DataError, match="holds other files than a corpus, such as `documents`"):
+        run(recipe(raw), tmp_path / "home")
+    assert [path for path in (tmp_path / "home").rglob("*") if path.is_file()] == [kept]
+
+
 def test_two_builds_do_not_write_to_one_folder(raw: Path, tmp_path: Path) -> None:
     (tmp_path / "out/work").mkdir(parents=True)
     other = RunLock(tmp_path / "out/work")

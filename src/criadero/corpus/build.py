@@ -27,6 +27,7 @@ from criadero.corpus.card import write_card
 from criadero.corpus.config import CorpusConfig, own_settings, prepare_module, recipe_module
 from criadero.corpus.dedup import minhash
 from criadero.corpus.engine.executor import Executor
+from criadero.corpus.engine.journal import NAME as JOURNAL_NAME
 from criadero.corpus.engine.journal import Journal
 from criadero.corpus.engine.progress import OnProgress, Progress
 from criadero.corpus.engine.run import QUARANTINE, run_source
@@ -145,13 +146,14 @@ def build(
         stop: asked often; True ends the build early, and the same call goes on.
 
     Raises:
-        ConfigError, DataError: the recipe cannot be run (`plan`), its mixture cannot be drawn (`mix`), or ids
-            are not unique.
+        ConfigError, DataError: the recipe cannot be run (`plan`), its mixture cannot be drawn (`mix`), ids
+            are not unique, or `out` holds something else.
         ResourceError: not enough disk or memory.
         RunError: another process is writing `out`.
         StoppedEarly: `stop` said so.
     """
     plans = plan(config)
+    _refuse_foreign_folder(out)
     files.require_writable_folder(out / WORK_FOLDER)
     lock = RunLock(out / WORK_FOLDER)  # the engine has the one of `out`, for one source at a time
     lock.acquire()
@@ -169,6 +171,17 @@ def build(
         return work.finish(key, {name: sources[name] for name in config.sources})
     finally:
         lock.release()
+
+
+def _refuse_foreign_folder(out: Path) -> None:
+    """Check that what is in `out` is a corpus: `_clear` takes away folders that are not in the recipe."""
+    known = (out / JOURNAL_NAME).is_file() or (out / MANIFEST_NAME).is_file()
+    others = [path.name for path in out.iterdir() if path.name != WORK_FOLDER] if out.is_dir() else []
+    if others and not known:
+        raise DataError(
+            f"`{out}` holds other files than a corpus, such as `{min(others)}`",
+            hint="choose an output folder that is empty or does not exist yet",
+        )
 
 
 def _described(
