@@ -34,19 +34,22 @@ class InlineResult:
     ledger: list[LedgerRow]
 
 
-def run_inline(recipe: Recipe, *, source: str = "source") -> InlineResult:
+def run_inline(recipe: Recipe, *, source: str = "source", max_set_aside: int = 0) -> InlineResult:
     """Run all stages over all splits in this process.
 
     Args:
         recipe: the stages.
         source: the name that ledger rows carry.
+        max_set_aside: documents that may be left out because a stage or the reader raised.
 
     Raises:
-        DataError: the recipe cannot be run, or a stage or the reader raised; no document is set aside.
+        DataError: the recipe cannot be run, or more documents failed.
     """
     with tempfile.TemporaryDirectory(prefix="criadero-") as folder:
         out = Path(folder)
-        run_source(source, recipe, out, executor=Inline(), settings=EngineConfig(max_quarantined=0))
+        run_source(
+            source, recipe, out, executor=Inline(), settings=EngineConfig(max_quarantined=max_set_aside)
+        )
         parts = sorted((out / "documents" / source).glob("part-*.parquet"))
         documents = [document for part in parts for document in read_documents(part)]
         ledgers = [pq.read_table(path) for path in sorted((out / "ledger" / source).iterdir())]

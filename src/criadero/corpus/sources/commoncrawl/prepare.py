@@ -17,7 +17,9 @@ from typing import Any
 
 from criadero import files
 from criadero.corpus.document import BadRecord, Document
+from criadero.corpus.engine.config import EngineConfig
 from criadero.corpus.engine.inline import run_inline
+from criadero.corpus.engine.keys import code_version
 from criadero.corpus.engine.publish import MANIFEST
 from criadero.corpus.engine.stage import Read, Reader, Split
 from criadero.corpus.quality import cutoffs, references, train
@@ -106,7 +108,7 @@ def sample_pages(config: CommonCrawlConfig, inputs: Sequence[Path | str]) -> lis
     sampled = replace(
         read, splits=chosen, make=make_sample_reader, settings={**read.settings, "limit": limit}
     )
-    return run_inline((sampled, *steps)).documents
+    return run_inline((sampled, *steps), max_set_aside=EngineConfig().max_quarantined).documents
 
 
 def make_sample_reader(*, limit: int, **settings: Any) -> Reader:
@@ -176,7 +178,7 @@ def _reference_model(config: CommonCrawlConfig, finished: Mapping[str, Path], fo
 
 def _made(folder: Path, made_from: str, make: Callable[[Path], None]) -> Path:
     """Return `folder` as it is if it was made from the same, else make it anew."""
-    key = files.sha256_bytes(f"{_FORMAT} {made_from}".encode())
+    key = files.sha256_bytes(f"{_FORMAT} {code_version()} {made_from}".encode())
     manifest = folder / MANIFEST_FILE
     if manifest.exists() and files.read_json(manifest).get("key") == key:
         return folder
