@@ -137,7 +137,7 @@ def make_file_reader():
     return read
 
 
-def make_suffix(*, suffix: str, table: str = ""):
+def make_suffix(*, suffix: str, table: str = "", folder: str = ""):
     return lambda document: document.with_text(document.text + suffix)
 
 
@@ -166,6 +166,21 @@ def test_only_what_depends_on_a_change_is_done_again(tmp_path: Path, monkeypatch
     assert tasks(suffix="?") == 3
     monkeypatch.setattr("criadero.corpus.engine.keys.code_version", lambda: "another version")
     assert tasks(suffix="?") == 3
+
+
+def test_a_model_that_is_the_same_elsewhere_is_the_same(tmp_path: Path):
+    results = []
+    for place in (tmp_path / "here", tmp_path / "there"):
+        place.mkdir()
+        table = place / "table"
+        table.write_text("the same")
+        values = {"suffix": "!", "table": str(table), "folder": str(place)}
+        recipe = (
+            Read(engine_recipes.splits(1), engine_recipes.make_reader),
+            Each("suffix", make_suffix, values, files=(table,)),
+        )
+        results.append(run_source("made", recipe, place / "out", executor=Inline()).key)
+    assert results[0] == results[1]
 
 
 def test_a_split_put_in_front_of_others_is_no_reason_to_mix_them_up(

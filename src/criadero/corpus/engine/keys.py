@@ -101,12 +101,22 @@ def _stage_identity(stage: Stage, hashes: Mapping[str, str]) -> dict[str, Any]:
         "name": stage.name,
         "make": f"{make.__module__}.{make.__qualname__}",
         "code": _code_of(make),
-        "settings": dict(stage.settings),
+        "settings": _without_places(stage),
     }
     if not isinstance(stage, Read):
         identity["files"] = [hashes[str(path)] for path in stage.files]
         identity["score"] = getattr(stage, "score", None)
     return identity
+
+
+def _without_places(stage: Stage) -> dict[str, Any]:
+    """Return the settings without where the stage's files are: their hashes say all, wherever they lie."""
+    files_of_stage = () if isinstance(stage, Read) else stage.files
+    places = {str(place) for path in files_of_stage for place in (path, path.parent)}
+    return {
+        name: "files" if isinstance(value, str) and value in places else value
+        for name, value in stage.settings.items()
+    }
 
 
 def _code_of(make: Any) -> str:
