@@ -50,10 +50,31 @@ def test_a_cut_file_gives_every_line_once_wherever_it_is_cut(tmp_path_factory, t
         patch.setattr(plain, "SPLIT_BYTES", size)
         stage = read_stage(path)
         found = run_inline((stage,)).documents
-    assert [document.text for document in found] == texts
-    assert len({document.id for document in found}) == len(texts)
+    not_empty = [text for text in texts if text.strip()]
+    assert [document.text for document in found] == not_empty
+    assert len({document.id for document in found}) == len(not_empty)
     assert found == documents(path), "the ids do not depend on the cuts"
     assert len(stage.splits) == max(1, -(-len(content) // size))
+
+
+def test_small_files_of_a_folder_share_a_task(tmp_path, monkeypatch) -> None:
+    for name in ("a/1.txt", "a/2.txt", "a/3.txt", "b/4.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    monkeypatch.setattr(plain, "SPLIT_BYTES", 15)
+    stage = read_stage(tmp_path)
+    assert [len(split.parts["files"]) for split in stage.splits] == [2, 1, 1]
+    assert [d.text for d in documents(tmp_path)] == ["a/1.txt", "a/2.txt", "a/3.txt", "b/4.txt"]
+
+
+def test_an_empty_text_is_a_bad_record(tmp_path) -> None:
+    (tmp_path / "a.txt").write_text(" \n")
+    (tmp_path / "b.jsonl").write_text('{"text": ""}\n{"text": "x"}\n')
+    assert [(r.id, getattr(r, "reason", "")) for r in records(tmp_path / "a.txt", tmp_path / "b.jsonl")] == [
+        ("a.txt", "empty"),
+        ("b.jsonl@0", "empty"),
+        ("b.jsonl@13", ""),
+    ]
 
 
 def test_a_line_without_end_costs_its_splits_no_more_than_their_own_bytes(tmp_path, monkeypatch) -> None:

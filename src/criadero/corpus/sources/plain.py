@@ -1,8 +1,8 @@
 """The recipe for people's own data: `kind = "text"`, folders and globs of .txt, .jsonl and .parquet files.
 
 Entry points: `TextConfig` for the settings, `stages` for the recipe. Big uncompressed .jsonl files are cut
-into ranges of bytes at line borders, Parquet files into ranges of row groups; every other file is read by one
-task. Nothing is cleaned: what came as text leaves as it came.
+into ranges of bytes at line borders, Parquet files into ranges of row groups; small files of one folder are
+read by one task. Nothing is cleaned: what came as text leaves as it came.
 """
 
 from __future__ import annotations
@@ -44,47 +44,72 @@ def stages(config: TextConfig, *, source: str, inputs: Sequence[Path | str]) -> 
     Raises:
         DataError: an input is missing, or has nothing to read.
     """
-    splits = [split for file in input_files(inputs, SUFFIXES) for split in _splits(file)]
     settings = {"source": source, "keep_ids": config.ids == "record"}
-    return (Read(splits=tuple(splits), make=make_reader, settings=settings),)
+    splits = tuple(_splits(input_files(inputs, SUFFIXES)))
+    return (Read(splits=splits, make=make_reader, settings=settings),)
 
 
 def make_reader(*, source: str, keep_ids: bool) -> Reader:
     """Return the function that reads one split."""
 
     def read(split: Split) -> Iterator[Document | BadRecord]:
-        name = str(split.parts["name"])
-        place = Place(name, source, MAX_RECORD_BYTES, naming="offset", keep_ids=keep_ids)
-        path = Path(split.path)
-        if split.start == 0 and split.stop is None:
-            yield from read_file(path, place)
-        elif path.suffix == ".parquet":
-            yield from read_parquet(path, place, start=split.start, stop=split.stop)
-        else:
-            with open_bytes(path) as stream:
-                yield from read_jsonl(stream, place, start=split.start, stop=split.stop)
+        for name, path in split.parts["files"]:
+            place = Place(name, source, MAX_RECORD_BYTES, naming="offset", keep_ids=keep_ids)
+            for found in _read_range(Path(split.path, path), place, split.start, split.stop):
+                if isinstance(found, Document) and not found.text.strip():
+                    yield BadRecord(found.id, "empty")
+                else:
+                    yield found
 
     return read
 
 
-def _splits(file: InputFile) -> Iterator[Split]:
+def _read_range(path: Path, place: Place, start: int, stop: int | None) -> Iterator[Document | BadRecord]:
+    if start == 0 and stop is None:
+        yield from read_file(path, place)
+    elif path.suffix == ".parquet":
+        yield from read_parquet(path, place, start=start, stop=stop)
+    else:
+        with open_bytes(path) as stream:
+            yield from read_jsonl(stream, place, start=start, stop=stop)
+
+
+def _splits(found: Sequence[InputFile]) -> Iterator[Split]:
+    """Cut large files, and gather small ones that follow each other in a folder: a task has its price."""
+    gathered: list[InputFile] = []
+    gathered_bytes = 0
+    for file in found:
+        size_bytes = file.path.stat().st_size
+        full = gathered_bytes + size_bytes > SPLIT_BYTES
+        if gathered and (full or file.path.parent != gathered[0].path.parent):
+            yield _gathered(gathered)
+            gathered, gathered_bytes = [], 0
+        if size_bytes <= SPLIT_BYTES:
+            gathered.append(file)
+            gathered_bytes += size_bytes
+        else:
+            yield from _cut(file)
+    if gathered:
+        yield _gathered(gathered)
+
+
+def _gathered(found: Sequence[InputFile]) -> Split:
+    # The hash of a split is that of its path, so all its files must be there.
+    path = found[0].path if len(found) == 1 else found[0].path.parent
+    return Split(found[0].name, str(path), parts={"files": [(f.name, str(f.path)) for f in found]})
+
+
+def _cut(file: InputFile) -> Iterator[Split]:
     for start, stop in _ranges(file.path):
-        whole = start == 0 and stop is None
-        yield Split(
-            name=file.name if whole else f"{file.name}@{start}",
-            path=str(file.path),
-            start=start,
-            stop=stop,
-            parts={"name": file.name},
-        )
+        name = file.name if stop is None else f"{file.name}@{start}"
+        yield Split(name, str(file.path), start, stop, {"files": [(file.name, str(file.path))]})
 
 
 def _ranges(path: Path) -> list[tuple[int, int | None]]:
-    """Return where to cut: bytes of a .jsonl file, row groups of a Parquet file; else one open range."""
+    """Return where to cut a large file: bytes of a .jsonl, row groups of a Parquet file; else nowhere."""
     if path.suffix == ".jsonl":
         size_bytes = path.stat().st_size
-        if size_bytes > SPLIT_BYTES:
-            return [(at, min(at + SPLIT_BYTES, size_bytes)) for at in range(0, size_bytes, SPLIT_BYTES)]
+        return [(at, min(at + SPLIT_BYTES, size_bytes)) for at in range(0, size_bytes, SPLIT_BYTES)]
     if path.suffix == ".parquet":
         cuts, gathered = [0], 0
         sizes = row_groups(path)
