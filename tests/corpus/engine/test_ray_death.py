@@ -16,7 +16,7 @@ import engine_program
 from criadero.corpus.engine.executor import Inline
 from criadero.corpus.engine.ray_executor import RayExecutor, _job_config
 from criadero.corpus.engine.run import run_source
-from criadero.errors import ResourceError
+from criadero.errors import ResourceError, StoppedEarly
 from ranks import free_port
 
 from .test_resume import result_of
@@ -54,6 +54,27 @@ def test_a_cluster_that_is_not_there_is_an_error_within_seconds(tmp_path: Path):
         run_source("made", engine_program.recipe(), tmp_path, executor=executor)
     assert "RAY_ADDRESS" in str(caught.value)
     assert time.monotonic() < begun + 15
+
+
+def test_sigterm_while_ray_starts_stops_the_run_in_order(tmp_path: Path):
+    received: list[int] = []
+    previous = signal.signal(signal.SIGTERM, lambda number, _frame: received.append(number))
+
+    def terminate() -> None:
+        while not any("gcs_server" in descendants.title(p) for p in descendants.descendants()):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    sender = threading.Thread(target=terminate)
+    sender.start()
+    try:
+        with RayExecutor(1) as executor, pytest.raises(StoppedEarly):
+            run_source(
+                "made", engine_program.recipe(0.02), tmp_path, executor=executor, stop=lambda: bool(received)
+            )
+    finally:
+        sender.join()
+        signal.signal(signal.SIGTERM, previous)
 
 
 def test_workers_look_for_modules_in_the_order_of_the_driver():

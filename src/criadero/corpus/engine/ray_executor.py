@@ -14,7 +14,6 @@ import signal
 import socket
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -193,22 +192,32 @@ def _session(workers: int | None, address: str | None) -> Iterator[None]:
 
     log = logging.getLogger(ray.__name__)
     level, handlers = log.level, list(log.handlers)
-    main = threading.current_thread() is threading.main_thread()
-    on_term = signal.getsignal(signal.SIGTERM)
     log.setLevel(logging.CRITICAL)
     with ExitStack() as stack:
         stack.enter_context(_quiet())
+        stack.enter_context(_our_signals())
         try:
             if address is None:
                 _start_local(stack, workers)
             else:
                 _connect(stack, address)
-            if main:
-                signal.signal(signal.SIGTERM, on_term)
             yield
         finally:
             log.setLevel(level)
             log.handlers = handlers
+
+
+@contextmanager
+def _our_signals() -> Iterator[None]:
+    """Keep SIGTERM ours; Ray takes it as soon as it starts, and would end the process with code 15."""
+    from ray._private import utils
+
+    take = utils.set_sigterm_handler
+    utils.set_sigterm_handler = lambda _handler: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = take
 
 
 def _connect(stack: ExitStack, address: str) -> None:
