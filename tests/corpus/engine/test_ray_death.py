@@ -13,6 +13,7 @@ import pytest
 
 import descendants
 import engine_program
+from criadero.corpus.engine import ray_executor
 from criadero.corpus.engine.executor import Inline
 from criadero.corpus.engine.ray_executor import RayExecutor, _job_config
 from criadero.corpus.engine.run import run_source
@@ -40,9 +41,38 @@ def test_a_dead_ray_is_replaced_and_changes_nothing(tmp_path: Path, caplog: pyte
     with RayExecutor(2) as executor:
         run_source("made", recipe, out, executor=executor)
     killer.join()
-    assert "Ray died; starting another" in caplog.text
+    assert "starting another" in caplog.text
     assert result_of(out) == result_of(tmp_path / "inline")
     assert not [p for p in descendants.descendants() if "ray" in descendants.title(p).split(" ")[0]]
+
+
+def test_a_worker_killed_as_it_starts_is_not_waited_for_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(ray_executor, "_BEGIN_SECONDS", 4.0)
+    recipe = engine_program.recipe()
+    run_source("made", recipe, tmp_path / "inline", executor=Inline())
+    over = threading.Event()
+
+    def kill_starting() -> None:
+        killed = 0
+        while not over.wait(0.01) and killed < 2:
+            for process in descendants.descendants():
+                program, _, arguments = descendants.title(process).partition(" ")
+                if Path(program).name.startswith("python") and "default_worker.py" in arguments:
+                    os.kill(process, signal.SIGKILL)
+                    killed += 1
+
+    killer = threading.Thread(target=kill_starting)
+    killer.start()
+    try:
+        with RayExecutor(1) as executor:
+            run_source("made", recipe, tmp_path / "ray", executor=executor)
+    finally:
+        over.set()
+        killer.join()
+    assert "starting another" in caplog.text
+    assert result_of(tmp_path / "ray") == result_of(tmp_path / "inline")
 
 
 def test_a_cluster_that_is_not_there_is_an_error_within_seconds(tmp_path: Path):

@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from criadero.corpus.engine.executor import POLL_SECONDS, Ended
@@ -29,8 +30,10 @@ logger = logging.getLogger("criadero")
 # The least that Ray accepts; descriptions of tasks are all that goes through it.
 _OBJECT_STORE_BYTES = 80 << 20
 _LOCK = "driver.lock"
-# A Ray of our own that ends so often without a task done would end for ever.
+# A Ray of our own that fails so often without a task done would fail for ever.
 _MAX_STARTS = 5
+# Ray itself waits a minute for a worker to start.
+_BEGIN_SECONDS = 90.0
 _CONNECT_SECONDS = 10
 
 
@@ -55,6 +58,7 @@ class RayExecutor:
         self._remote: Any = None
         self._running: dict[Any, Task] = {}
         self._starts = 0
+        self._begun = 0.0
 
     def __enter__(self) -> RayExecutor:
         return self
@@ -87,6 +91,8 @@ class RayExecutor:
     def submit(self, task: Task) -> None:
         """Hand a task to Ray."""
         self._start()
+        if not self._running:
+            self._begun = monotonic()
         self._running[self._remote.options(name=_name(task)).remote(task)] = task
 
     def ended(self, tick: Callable[[], None]) -> list[Ended]:
@@ -96,26 +102,32 @@ class RayExecutor:
         tick()
         if not self._running:
             return []
-        if self._address is None and _has_died():
+        if self._address is None and (_has_died() or self._stands_still()):
             return self._lost()
         found, _ = ray.wait(list(self._running), timeout=POLL_SECONDS, fetch_local=False)
         return [self._collect(reference) for reference in found]
 
+    def _stands_still(self) -> bool:
+        """Whether nothing runs though tasks wait: Ray forgets one whose worker is killed as it starts."""
+        if any(task.cursor.exists() for task in self._running.values()):
+            self._begun = monotonic()
+        return monotonic() - self._begun > _BEGIN_SECONDS
+
     def _lost(self) -> list[Ended]:
-        """Give up a Ray that has died, with all that ran on it; the next task starts another.
+        """Give up a Ray that is of no use any more, with all that ran on it; the next task starts another.
 
         Ray itself would let us wait for ever: its processes end together, and nobody is left to say so.
 
         Raises:
-            ResourceError: it dies again and again.
+            ResourceError: it fails again and again.
         """
         self._starts += 1
         if self._starts >= _MAX_STARTS:
             raise ResourceError(
-                f"Ray died {self._starts} times before a task was done",
+                f"Ray died or began nothing {self._starts} times before a task was done",
                 hint="perhaps the machine has no memory left; fewer workers, or `--workers 0`, need less",
             )
-        logger.warning("Ray died; starting another")
+        logger.warning("Ray died, or began no task for %g seconds; starting another", _BEGIN_SECONDS)
         lost = [Ended(task, lost=True) for task in self._running.values()]
         self._end()
         return lost
@@ -281,6 +293,8 @@ def _start_local(stack: ExitStack, workers: int | None) -> None:
             logging_level=logging.CRITICAL,
             job_config=_job_config(),
             _temp_dir=folder,
+            # Ray would wait for ever for a worker that it started early and that died meanwhile.
+            _system_config={"prestart_worker_first_driver": False},
         )
     except Exception as problem:  # Ray raises what it likes
         raise ResourceError(
