@@ -121,6 +121,8 @@ class RayExecutor:
         Raises:
             ResourceError: it fails again and again.
         """
+        lost = [Ended(task, lost=True) for task in self._running.values()]
+        self._end()
         self._starts += 1
         if self._starts >= _MAX_STARTS:
             raise ResourceError(
@@ -128,8 +130,6 @@ class RayExecutor:
                 hint="perhaps the machine has no memory left; fewer workers, or `--workers 0`, need less",
             )
         logger.warning("Ray died, or began no task for %g seconds; starting another", _BEGIN_SECONDS)
-        lost = [Ended(task, lost=True) for task in self._running.values()]
-        self._end()
         return lost
 
     def _collect(self, reference: Any) -> Ended:

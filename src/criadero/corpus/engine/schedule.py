@@ -121,8 +121,8 @@ class Schedule:
         task.cursor.unlink(missing_ok=True)
         watched.task = task
         watched.position, watched.since, watched.late = Position(), monotonic(), ""
-        self._watched[task.key] = watched
         self.executor.submit(task)
+        self._watched[task.key] = watched
 
     def _with_guilt(self, task: Task) -> Task:
         guilty = self.journal.guilty.get(task.key)
