@@ -229,6 +229,41 @@ def test_what_is_built_already_needs_no_room_again(raw: Path, tmp_path: Path, mo
     assert second < first <= sum(path.stat().st_size for path in raw.iterdir())
 
 
+@pytest.mark.parametrize("change", ["grow", "delete"])
+@pytest.mark.parametrize("moment", range(1, 9))
+def test_an_input_that_changes_during_the_build_is_never_taken_for_what_it_was(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str, moment: int
+) -> None:
+    run(recipe(raw), tmp_path / "whole")
+    path, asked = raw / "b.jsonl", iter(range(1, 100))
+    before = path.read_bytes()
+
+    def stop() -> bool:
+        if next(asked) == moment * 2:
+            path.unlink() if change == "delete" else path.write_bytes(before * 2)
+        return False
+
+    with pytest.raises((DataError, FileNotFoundError)):
+        run(recipe(raw), tmp_path / "out", stop=stop)
+    assert not (tmp_path / "out/manifest.json").exists()
+    path.write_bytes(before)
+    run(recipe(raw), tmp_path / "out")
+    assert content(tmp_path / "out") == content(tmp_path / "whole")
+
+
+def test_what_killed_builds_left_half_written_is_removed_and_a_torn_mixture_made_again(
+    raw: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    run(recipe(raw), out)
+    whole = content(out)
+    (out / "mixture.json").write_text((out / "mixture.json").read_text().replace("share", "shape"))
+    for name in ("card.md.tmp-1", "quarantine.jsonl.tmp-1"):
+        (out / name).write_text("half")
+    assert not run(recipe(raw), out).was_finished
+    assert content(out) == whole
+
+
 def test_a_wish_to_stop_is_heard_while_inputs_are_hashed(raw: Path, tmp_path: Path) -> None:
     shown: list[str] = []
     with pytest.raises(StoppedEarly, match="looking at the inputs"):

@@ -68,6 +68,14 @@ def test_an_unknown_id_is_an_error_that_names_the_nearest(out: Path) -> None:
         explain(out, "en:13")
 
 
+def test_an_id_that_is_no_text_and_a_damaged_ledger_are_errors_in_one_line(out: Path) -> None:
+    with pytest.raises(DataError, match="surrogate"):
+        explain(out, "\udcff")
+    next((out / "ledger").rglob("*.parquet")).write_bytes(b"PAR1 no more PAR1")
+    with pytest.raises(DataError, match="cannot be asked"):
+        explain(out, "a")
+
+
 def test_quotes_in_an_id_are_characters_like_others(out: Path) -> None:
     with pytest.raises(DataError, match="no document"):
         explain(out, "x' OR 1=1 --")

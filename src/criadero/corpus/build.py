@@ -168,6 +168,11 @@ def build(
         _clear(out, plans)
         work = _Work(config, out, executor, tokenizer, progress, stop)
         sources = {p.source: work.run(p, described[p.source], tables[p.source]) for p in plans}
+        if _described(out, plans, progress, stop) != (described, tables):
+            raise DataError(
+                "an input changed while the corpus was built",
+                hint="run the same command again once they stay as they are; what is done is not done again",
+            )
         return work.finish(key, {name: sources[name] for name in config.sources})
     finally:
         lock.release()
@@ -208,6 +213,7 @@ def _finished(out: Path, key: str) -> CorpusManifest | None:
     """Return the manifest if the folder is this very corpus, whole."""
     try:
         manifest = read_manifest(out)
+        read_mixture(out / MIXTURE_NAME)
     except DataError:
         return None
     parts = [p for s in manifest.sources.values() for p in (*s.documents_parts, *s.ledger_parts)]
@@ -221,6 +227,7 @@ def _has_size(path: Path, size_bytes: int) -> bool:
 
 def _clear(out: Path, plans: Sequence[SourcePlan]) -> None:
     """Take away what says the folder is whole, what is written anew, and sources no longer in the recipe."""
+    files.remove_leftovers(out)
     for name in (MANIFEST_NAME, MIXTURE_NAME, CARD_NAME, QUARANTINE):
         (out / name).unlink(missing_ok=True)
     everything = {planned.source for planned in plans}

@@ -123,13 +123,24 @@ def source_funnel(out: Path, source: str) -> SourceFunnel:
 
 
 def query_files(query: str, paths: Sequence[str], *parameters: Any) -> list[dict[str, Any]]:
-    """Return what `query` selects; its first `?` stands for the Parquet files, of which there may be none."""
+    """Return what `query` selects; its first `?` stands for the Parquet files, of which there may be none.
+
+    Raises:
+        DataError: a file is damaged, or a parameter is no text.
+    """
     if not paths:
         return []
     with require_extra("reading the ledger"):
         import duckdb
     with duckdb.connect() as database:
-        found = database.execute(query, [list(paths), *parameters])
+        try:
+            found = database.execute(query, [list(paths), *parameters])
+        except duckdb.Error as problem:
+            first = str(problem).splitlines()[0]
+            raise DataError(
+                f"the files of `{Path(paths[0]).parent}` cannot be asked: {first}",
+                hint="damaged files are made again when they are removed and the corpus is built again",
+            ) from problem
         names = [column[0] for column in found.description]
         return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
 

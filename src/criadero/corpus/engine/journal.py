@@ -35,6 +35,7 @@ class Journal:
         self.tasks: dict[str, dict[str, Any]] = {}
         self.guilty: dict[str, dict[int, Guilt]] = {}
         self._inputs: dict[tuple[str, int, int, int], str] = {}
+        self._hashed: dict[str, dict[Path, tuple[int, int]]] = {}
         self._stream: IO[bytes] = self._path.open("ab+")
         self._read()
 
@@ -102,6 +103,7 @@ class Journal:
         file here, such as a URL, stands for itself. What `tick` raises ends it; no hash so far is lost.
         """
         wanted = {path: _files_of(path) for path in dict.fromkeys(paths)}
+        self._hashed |= {path: _states(found) for path, found in wanted.items()}
         known = self._hash_files({file for found in wanted.values() for file in found}, tick)
         hashes = {}
         for path, found in wanted.items():
@@ -111,6 +113,13 @@ class Journal:
                 listing = [path if not found else "", *(f"{f.relative_to(path)} {known[f]}" for f in found)]
                 hashes[path] = files.sha256_bytes("\n".join(listing).encode())
         return hashes
+
+    def has_changed(self, path: str) -> bool:
+        """Whether a file, or one in a folder, is another one than when `input_hashes` was asked for it."""
+        try:
+            return self._hashed[path] != _states(_files_of(path))
+        except OSError:
+            return True
 
     def _hash_files(self, wanted: set[Path], tick: Callable[[], None]) -> dict[Path, str]:
         stats = {path: path.stat() for path in sorted(wanted)}
@@ -135,6 +144,12 @@ class Journal:
     def close(self) -> None:
         """Close the file."""
         self._stream.close()
+
+
+def _states(paths: Iterable[Path]) -> dict[Path, tuple[int, int]]:
+    """Return sizes and times of content; those of the change itself also move with a second name."""
+    stats = {path: path.stat() for path in paths}
+    return {path: (stat.st_size, stat.st_mtime_ns) for path, stat in stats.items()}
 
 
 def _files_of(path: str) -> list[Path]:

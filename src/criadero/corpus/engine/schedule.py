@@ -144,6 +144,7 @@ class Schedule:
         watched = self._watched.pop(ended.task.key)
         task = watched.task
         if ended.done is not None:
+            self._refuse_changed_input(task)
             self.journal.commit(task.key, task.label, folder=task.folder.name, done=ended.done)
             for one in ended.done["result"].get("set_aside", []):
                 logger.warning("set aside in %s: %s", task.label, _say(one))
@@ -159,6 +160,15 @@ class Schedule:
         elif not ended.lost:
             self._died(watched)
         self._submit(watched)
+
+    def _refuse_changed_input(self, task: Task) -> None:
+        """Check that what a task read is what its key says it read."""
+        split = task.work.split if isinstance(task.work, MapWork) else None
+        if split is not None and self.journal.has_changed(split.path):
+            raise DataError(
+                f"`{split.path}` changed while it was read",
+                hint="run the same command again once it stays as it is; what is done is not done again",
+            )
 
     def _died(self, watched: _Watched) -> None:
         """Find out which document a worker died at."""

@@ -183,6 +183,7 @@ def _made(folder: Path, made_from: str, make: Callable[[Path], None]) -> Path:
     if manifest.exists() and files.read_json(manifest).get("key") == key:
         return folder
     shutil.rmtree(folder, ignore_errors=True)
+    files.remove_leftovers(folder.parent)
     with files.atomic_folder(folder) as target:
         make(target)
         written = {path.name: files.sha256_file(path) for path in sorted(target.iterdir())}
