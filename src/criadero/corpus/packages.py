@@ -190,7 +190,9 @@ def _download(package: Package, folder: Path) -> Path:
     found = sorted(target.iterdir())
     if done.returncode != 0 or len(found) != 1:
         reason = ([line for line in done.stderr.splitlines() if line.strip()] or ["no reason given"])[-1]
-        hint = "`apt-get update` refreshes what apt knows" if package.client == "apt" else None
+        hint = "is the package index within reach? What was fetched before is taken from the cache"
+        if package.client == "apt":
+            hint = "`apt-get update` refreshes what apt knows"
         raise DataError(f"{package} cannot be fetched: {reason}", hint=hint)
     return found[0]
 

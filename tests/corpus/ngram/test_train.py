@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from criadero.corpus.ngram.config import NgramConfig
 from criadero.corpus.ngram.model import NgramModel
 from criadero.corpus.ngram.smooth import discounts
 from criadero.corpus.ngram.train import NgramProgress, train, train_on_tokens
-from criadero.errors import DataError
+from criadero.errors import DataError, RunError
 
 SMALL = NgramConfig(order=3, memory_bytes=1 << 20)
 
@@ -114,6 +115,20 @@ def test_a_reader_that_fails_leaves_nothing_behind_and_the_old_model_as_it_was(t
         train(broken(), tmp_path / "model", SMALL)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     assert (tmp_path / "model").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("out", [".", "folder"])
+def test_a_folder_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str
+) -> None:
+    def never() -> Iterator[str]:
+        pytest.fail("the text was read")
+        yield ""
+
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RunError, match="is a folder"):
+        train(never(), Path(out), SMALL)
 
 
 def test_progress_names_each_stage_in_order(tmp_path: Path) -> None:

@@ -160,8 +160,10 @@ def work_folder(out: Path) -> Iterator[Path]:
     """Make a folder for temporary files beside `out`, remove it at the end, and those of killed processes.
 
     Raises:
-        RunError: it cannot be made.
+        RunError: it cannot be made, or `out` is a folder.
     """
+    if out.is_dir():
+        raise RunError(f"`{out}` is a folder", hint="name the file to write the model to")
     folder = temporary_path(out.with_name(f"{out.name}.work"))
     for left in out.parent.glob(f"{glob.escape(out.name)}.work.tmp-*"):
         if left == folder or not _is_running(left.name.rpartition("-")[2]):
