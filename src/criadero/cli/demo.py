@@ -64,7 +64,7 @@ def _print_result(result: DemoResult) -> None:
 
 held-out text, bits per byte (less is better)
   this model                           {ours:.3f}
-  5-gram model of the same tokens      {result.ngram_bits_per_byte:.3f}   \
+  5-gram model, all training text      {result.ngram_bits_per_byte:.3f}   \
 ({100 * (1 - ours / result.ngram_bits_per_byte):+.1f}% for the model)
   xz -9e, the held-out text alone      {alone:.3f}   ({100 * (1 - ours / alone):+.1f}% for the model)
   xz -9e, given the training text      {after:.3f}   ({100 * (1 - ours / after):+.1f}% for the model)
