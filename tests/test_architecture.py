@@ -136,11 +136,23 @@ except SystemExit:
 finally:
     sys.stderr.write(json.dumps(sorted(sys.modules)))
 """
-HEAVY = {"torch", "pydantic", "numpy", "transformers", "sentencepiece", "matplotlib", "ray", "duckdb", "pyarrow"}
-VERBS = (
-    ["", "train", "generate", "chat", "import", "runs", "demo", "doctor", "tokenizer", "shards"]
-    + ["corpus", "ngram", "benchmarks", "samples"]
-)
+HEAVY = {
+    "torch",
+    "pydantic",
+    "numpy",
+    "transformers",
+    "sentencepiece",
+    "matplotlib",
+    "ray",
+    "duckdb",
+    "pyarrow",
+}
+VERBS = ["", "train", "generate", "chat", "import", "runs", "demo", "doctor", "tokenizer", "shards"] + [
+    "corpus",
+    "ngram",
+    "benchmarks",
+    "samples",
+]
 
 
 @pytest.mark.parametrize("verb", VERBS)
