@@ -31,7 +31,7 @@ $(STAMP):
 	touch $@
 
 soak: $(STAMP)
-	$(BIN)/python -m pytest tests/faults/soak.py --timeout 3600 -s
+	$(BIN)/python -m pytest tests/faults/soak.py tests/faults/corpus_soak.py --timeout 3600 -s
 
 # Each system that a benchmark compares with gets its own pinned environment.
 peers: $(patsubst %,benchmarks/peers/%/.venv/.ready,huggingface litgpt datatrove)
