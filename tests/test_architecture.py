@@ -136,23 +136,9 @@ except SystemExit:
 finally:
     sys.stderr.write(json.dumps(sorted(sys.modules)))
 """
-HEAVY = {
-    "torch",
-    "pydantic",
-    "numpy",
-    "transformers",
-    "sentencepiece",
-    "matplotlib",
-    "ray",
-    "duckdb",
-    "pyarrow",
-}
-VERBS = ["", "train", "generate", "chat", "import", "runs", "demo", "doctor", "tokenizer", "shards"] + [
-    "corpus",
-    "ngram",
-    "benchmarks",
-    "samples",
-]
+HEAVY = set("torch pydantic numpy transformers sentencepiece matplotlib ray duckdb pyarrow".split())
+NAMES = "train generate chat import runs demo doctor tokenizer shards corpus ngram benchmarks samples"
+VERBS = ["", *NAMES.split()]
 
 
 @pytest.mark.parametrize("verb", VERBS)
