@@ -136,7 +136,9 @@ except SystemExit:
 finally:
     sys.stderr.write(json.dumps(sorted(sys.modules)))
 """
-HEAVY = set("torch pydantic numpy transformers sentencepiece matplotlib ray duckdb pyarrow".split())
+HEAVY = set(
+    ["torch", "pydantic", "numpy", "transformers", "sentencepiece", "matplotlib", "ray", "duckdb", "pyarrow"]
+)
 NAMES = "train generate chat import runs demo doctor tokenizer shards corpus ngram benchmarks samples"
 VERBS = ["", *NAMES.split()]
 
