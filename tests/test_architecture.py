@@ -136,9 +136,8 @@ except SystemExit:
 finally:
     sys.stderr.write(json.dumps(sorted(sys.modules)))
 """
-HEAVY = set(
-    ["torch", "pydantic", "numpy", "transformers", "sentencepiece", "matplotlib", "ray", "duckdb", "pyarrow"]
-)
+HEAVY = {"torch", "pydantic", "numpy", "transformers", "sentencepiece", "matplotlib"}
+HEAVY |= {"ray", "duckdb", "pyarrow"}
 NAMES = "train generate chat import runs demo doctor tokenizer shards corpus ngram benchmarks samples"
 VERBS = ["", *NAMES.split()]
 
