@@ -56,7 +56,7 @@ def recipe(raw: Path, **more: object) -> CorpusConfig:
                 "near_duplicates": {},
                 "licence": "MIT",
             },
-            "second": {"kind": "text", "inputs": [str(raw / "b.jsonl")]},
+            "second": {"kind": "text", "inputs": [str(raw / "b*.jsonl")]},
         },
         "mixture": {"weights": {"first": 3, "second": 1}, "max_epochs": 4},
         **more,
@@ -249,6 +249,20 @@ def test_an_input_that_changes_during_the_build_is_never_taken_for_what_it_was(
     path.write_bytes(before)
     run(recipe(raw), tmp_path / "out")
     assert content(tmp_path / "out") == content(tmp_path / "whole")
+
+
+def test_what_lies_beside_the_inputs_redoes_nothing_be_it_the_corpus_itself(
+    tmp_path: Path, raw: Path
+) -> None:
+    write_jsonl(raw / "b2.jsonl", sentence(30))
+    config = recipe(raw)
+    out = raw / "corpus"
+    before = run(config, out).manifest
+    (raw / "notes.bin").write_bytes(b"not among the inputs")
+    tasks = (out / "journal.jsonl").read_text().count('{"task"')
+    (out / "manifest.json").unlink()
+    assert run(config, out).manifest.sources == before.sources
+    assert (out / "journal.jsonl").read_text().count('{"task"') == tasks
 
 
 def test_what_killed_builds_left_half_written_is_removed_and_a_torn_mixture_made_again(

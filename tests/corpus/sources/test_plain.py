@@ -64,6 +64,8 @@ def test_small_files_of_a_folder_share_a_task(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(plain, "SPLIT_BYTES", 15)
     stage = read_stage(tmp_path)
     assert [len(split.parts["files"]) for split in stage.splits] == [2, 1, 1]
+    read = [[str(Path(path).relative_to(tmp_path)) for path in split.reads] for split in stage.splits]
+    assert read == [["a/1.txt", "a/2.txt"], ["a/3.txt"], ["b/4.txt"]]
     assert [d.text for d in documents(tmp_path)] == ["a/1.txt", "a/2.txt", "a/3.txt", "b/4.txt"]
 
 

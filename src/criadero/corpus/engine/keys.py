@@ -75,7 +75,7 @@ def _split_identity(split: Split, hashes: Mapping[str, str]) -> dict[str, Any]:
         "start": split.start,
         "stop": split.stop,
         "parts": dict(split.parts),
-        "sha256": hashes[split.path],
+        "sha256": [hashes[path] for path in split.reads],
     }
 
 

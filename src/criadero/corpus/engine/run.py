@@ -182,7 +182,7 @@ class _SourceRun:
         stages = [stage for segment in self.segments for stage in segment.parts]
         paths = [str(path) for stage in stages if not isinstance(stage, Read) for path in stage.files]
         hashes = self.schedule.journal.input_hashes(
-            [split.path for split in self.splits] + paths, tick=self.schedule.tick
+            [path for split in self.splits for path in split.reads] + paths, tick=self.schedule.tick
         )
         map_keys: list[list[str]] = []
         exchange_keys: list[str] = []
@@ -316,7 +316,7 @@ class _SourceRun:
             "set_aside": set_aside,
             "inputs": [
                 {"name": spelled(path.rsplit("/", 1)[-1]), "sha256": hashes[path]}
-                for path in dict.fromkeys(split.path for split in self.splits)
+                for path in dict.fromkeys(path for split in self.splits for path in split.reads)
             ],
             "parts": parts,
             "ledger": rows,

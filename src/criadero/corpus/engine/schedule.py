@@ -164,9 +164,10 @@ class Schedule:
     def _refuse_changed_input(self, task: Task) -> None:
         """Check that what a task read is what its key says it read."""
         split = task.work.split if isinstance(task.work, MapWork) else None
-        if split is not None and self.journal.has_changed(split.path):
+        changed = [] if split is None else [path for path in split.reads if self.journal.has_changed(path)]
+        if changed:
             raise DataError(
-                f"`{split.path}` changed while it was read",
+                f"`{changed[0]}` changed while it was read",
                 hint="run the same command again once it stays as it is; what is done is not done again",
             )
 

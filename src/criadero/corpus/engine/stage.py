@@ -36,6 +36,7 @@ class Split:
         start: first byte, stream or part, as the reader means it.
         stop: end of the range, None for all that follows.
         parts: other values the reader needs, as JSON.
+        files: what it reads in the folder `path`; none means all that is in there.
     """
 
     name: str
@@ -43,6 +44,12 @@ class Split:
     start: int = 0
     stop: int | None = None
     parts: Settings = field(default_factory=dict)
+    files: tuple[str, ...] = ()
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The paths whose content decides what the split holds."""
+        return self.files or (self.path,)
 
 
 Reader: TypeAlias = Callable[[Split], Iterator[Document | BadRecord]]

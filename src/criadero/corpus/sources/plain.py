@@ -94,9 +94,13 @@ def _splits(found: Sequence[InputFile]) -> Iterator[Split]:
 
 
 def _gathered(found: Sequence[InputFile]) -> Split:
-    # The hash of a split is that of its path, so all its files must be there.
-    path = found[0].path if len(found) == 1 else found[0].path.parent
-    return Split(found[0].name, str(path), parts={"files": [(f.name, str(f.path)) for f in found]})
+    named = [(f.name, str(f.path)) for f in found]
+    return Split(
+        found[0].name,
+        str(found[0].path.parent),
+        parts={"files": named},
+        files=tuple(path for _, path in named),
+    )
 
 
 def _cut(file: InputFile) -> Iterator[Split]:

@@ -57,12 +57,12 @@ def _splits(files: Sequence[InputFile]) -> Iterator[Split]:
             yield Split(name=file.name, path=str(file.path))
     singles = [file for file in files if file.path.suffix != ".tar"]
     identities = _identities(singles)
-    # The hash of a split is that of its folder, so all its files must be there.
     for folder, found in groupby(sorted(singles, key=_folder), key=_folder):
         named = [[identities[file.name], file.name, file.path.name] for file in found]
         for start in range(0, len(named), PAPERS_PER_SPLIT):
             part = named[start : start + PAPERS_PER_SPLIT]
-            yield Split(name=part[0][1], path=str(folder), parts={"files": part})
+            paths = tuple(str(folder / name) for _, _, name in part)
+            yield Split(name=part[0][1], path=str(folder), parts={"files": part}, files=paths)
 
 
 def _folder(file: InputFile) -> Path:
