@@ -195,7 +195,7 @@ class LedgerWriter:
     """Writes the rows of one split to one Parquet file."""
 
     def __init__(self, path: Path) -> None:
-        self._writer = pq.ParquetWriter(path, SCHEMA, compression="zstd")
+        self._writer = pq.ParquetWriter(path, SCHEMA, compression="zstd", write_page_checksum=True)
 
     def write(self, columns: LedgerColumns) -> None:
         """Write what was collected as a row group."""
