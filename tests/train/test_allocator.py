@@ -30,4 +30,5 @@ def faults_after(call: str) -> int:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="mallopt belongs to glibc")
 def test_a_block_taken_again_costs_no_new_pages():
-    assert faults_after("keep_freed_memory()") * 10 < faults_after("")
+    # Five blocks: the first may need new pages, the other four must not.
+    assert faults_after("keep_freed_memory()") * 4 < faults_after("")

@@ -186,6 +186,7 @@ class Schedule:
                     if watched.late
                     else "perhaps the memory allowed is too small for the models of this stage",
                 )
+            logger.warning("%s: %s, in no document; trying again", watched.task.label, what)
             return
         watched.deaths_in_records += 1
         if watched.deaths_in_records >= _TRIES_AT_ANY_RECORD:
