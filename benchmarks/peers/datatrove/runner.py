@@ -28,7 +28,12 @@ def minhash() -> Callable[[str], bool]:
         n_grams=5, num_buckets=14, hashes_per_bucket=8, hash_config=HashConfig(precision=64)
     )
     step = MinhashDedupSignature(output_folder=tempfile.mkdtemp(), config=config)
-    return lambda text: bool(step.get_signature(step.get_shingles(text)))
+
+    def signed(text: str) -> bool:
+        shingles = step.get_shingles(text)  # none in a text of few words, which datatrove's own loop skips
+        return bool(shingles.size and step.get_signature(shingles))
+
+    return signed
 
 
 STEPS = {"c4_filter": c4_filter, "minhash": minhash}
