@@ -7,11 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from criadero.cli.output import print_json
+from criadero.cli.output import Json, print_json
 
 app = typer.Typer(no_args_is_help=True, help="List and fetch evaluation benchmarks.")
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 @app.command("list")

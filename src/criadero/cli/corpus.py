@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from criadero.cli.output import print_json
+from criadero.cli.output import Json, print_json
 from criadero.cli.size import bytes_of
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ app = typer.Typer(
     help="Make a corpus from raw data, and show what became of sources and documents.",
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Corpus = Annotated[Path, typer.Argument(metavar="OUT", help="Folder that `corpus build` made.")]
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from criadero.cli.output import print_json
+from criadero.cli.output import Json, print_json
 
 if TYPE_CHECKING:
     from criadero.demo import DemoResult
@@ -19,7 +19,7 @@ def demo(
         list[str] | None, typer.Argument(help="Settings to replace: section.key=value ...")
     ] = None,
     recipe: Annotated[Path, typer.Option(help="The recipe of the corpus.")] = Path("samples/recipe.toml"),
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json: Json = False,
 ) -> None:
     """Make a corpus of raw samples, train a small LLaMA on it in a few minutes and let it talk."""
     import os

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
-from criadero.cli.output import print_json
+from criadero.cli.output import Json, print_json
 from criadero.files import format_bytes
 
 
-def doctor(json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
+def doctor(json: Json = False) -> None:
     """Check versions, devices, memory, disk, compiler and optional parts."""
     from criadero.doctor import examine
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from criadero.cli.output import print_json
+from criadero.cli.output import Json, print_json
 
 if TYPE_CHECKING:
     from criadero.generate.engine import Completion, Token
@@ -55,7 +55,7 @@ def generate(
     stop: Stop = None,
     device: Device = None,
     dtype: Dtype = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json: Json = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Add statistics on stderr.")] = False,
 ) -> None:
     """Continue a text; only the continuation goes to stdout."""

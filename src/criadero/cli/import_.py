@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from criadero.cli.output import Json, print_json
+
 
 class Precision(StrEnum):
     """What the weights are written in."""
@@ -28,10 +30,9 @@ def import_(
         Precision | None,
         typer.Option(help="Precision to write. Default: as stored; float16 for quantised weights."),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json: Json = False,
 ) -> None:
     """Write a model made by others as a Hugging Face folder; the source is only read."""
-    from criadero.cli.output import print_json
     from criadero.formats.importing import DTYPES, import_model
 
     done = import_model(source, out, dtype=None if dtype is None else DTYPES[dtype.value])

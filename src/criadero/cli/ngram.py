@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from criadero.cli.output import print_json
+from criadero.cli.output import Json, print_json
 from criadero.cli.size import bytes_of
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ logger = logging.getLogger("criadero")
 
 app = typer.Typer(no_args_is_help=True, help="Train an n-gram language model, and score text with one.")
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Texts = Annotated[
     list[Path],
     typer.Argument(

@@ -6,9 +6,12 @@ import json
 import logging
 import os
 import sys
-from typing import Any, TextIO
+from typing import Annotated, Any, TextIO
 
 import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+"""The option of every verb whose result a program would read."""
 
 
 def print_json(value: Any) -> None:

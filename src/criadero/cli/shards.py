@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from criadero.cli.output import print_json
+from criadero.cli.output import Json, print_json
 from criadero.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("criadero")
 
 app = typer.Typer(no_args_is_help=True, help="Turn text into token shards, and show what is in them.")
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 _REPORT_SECONDS = 5.0
 

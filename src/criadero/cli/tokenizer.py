@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from criadero.cli.output import print_json
+from criadero.cli.output import Json, print_json
 from criadero.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ app = typer.Typer(no_args_is_help=True, help="Learn a vocabulary, turn text into
 Model = Annotated[
     Path, typer.Argument(metavar="MODEL", help="Tokenizer folder or file, model folder, run or .gguf file.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 @app.command()

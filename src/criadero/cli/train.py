@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from criadero.cli.output import print_json, set_up_logging
+from criadero.cli.output import Json, print_json, set_up_logging
 
 
 def train(
@@ -21,7 +21,7 @@ def train(
     no_verify: Annotated[
         bool, typer.Option("--no-verify", help="Resume without hashing the checkpoint first.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json: Json = False,
 ) -> None:
     """Pretrain a model, or go on with a run that was stopped, killed or finished on a smaller budget."""
     import os
