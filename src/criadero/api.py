@@ -7,7 +7,6 @@ everything else may move.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,12 +62,11 @@ def build_corpus(
     with require_extra("building a corpus"):
         from criadero.corpus.build import build
         from criadero.corpus.config import load_recipe
-        from criadero.corpus.engine.executor import Inline
-        from criadero.corpus.engine.ray_executor import RayExecutor
+        from criadero.corpus.engine.ray_executor import executor_for
 
     config = load_recipe(Path(recipe), overrides)
     tokenizer = None if config.mixture.tokenizer is None else load_tokenizer(config.mixture.tokenizer)
-    with nullcontext(Inline()) if workers == 0 else RayExecutor(workers) as executor:
+    with executor_for(workers) as executor:
         return build(config, Path(out), executor=executor, tokenizer=tokenizer)
 
 

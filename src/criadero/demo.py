@@ -109,7 +109,6 @@ def run_demo(
     config: RunConfig,
     recipe: Path,
     *,
-    workers: int,
     stop: StopFlag,
     progress: OnProgress | None = None,
     hooks: Sequence[Hook] = (),
@@ -118,7 +117,6 @@ def run_demo(
 
     Args:
         recipe: of a corpus with the sources that the config names.
-        workers: processes that make the corpus.
         stop: raised to ask for an orderly end.
         progress: called while the corpus is made.
         hooks: called around each training step.
@@ -127,7 +125,7 @@ def run_demo(
         StoppedEarly: `stop` was raised; run it again to go on.
         DataError: a sample file is missing, or what a former run left does not fit the config.
     """
-    corpus = _make_corpus(config, recipe, workers=workers, stop=stop, progress=progress)
+    corpus = _make_corpus(config, recipe, stop=stop, progress=progress)
     paths = {source.name: corpus.folder / DOCUMENTS_FOLDER / source.name for source in config.data.sources}
     tokenizer = _make_tokenizer(config, paths)
     _stop_if_asked(stop)
@@ -144,7 +142,7 @@ def run_demo(
 
 
 def _make_corpus(
-    config: RunConfig, recipe: Path, *, workers: int, stop: StopFlag, progress: OnProgress | None
+    config: RunConfig, recipe: Path, *, stop: StopFlag, progress: OnProgress | None
 ) -> CorpusResult:
     settings = load_recipe(recipe)
     if missing := [s.name for s in config.data.sources if s.name not in settings.sources]:
@@ -154,7 +152,7 @@ def _make_corpus(
         )
     logger.info("making the corpus of %s", recipe)
     folder = config.run.folder / "corpus"
-    with RayExecutor(workers) as executor:
+    with RayExecutor() as executor:
         return build(settings, folder, executor=executor, progress=progress, stop=lambda: stop.requested)
 
 

@@ -9,7 +9,9 @@ import typer
 
 from criadero.cli.output import Json, print_json
 
-app = typer.Typer(no_args_is_help=True, help="List and fetch evaluation benchmarks.")
+app = typer.Typer(
+    no_args_is_help=True, help="List and fetch evaluation benchmarks, and look for them in a corpus."
+)
 
 
 @app.command("list")

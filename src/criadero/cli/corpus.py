@@ -12,11 +12,8 @@ from criadero.cli.output import Json, print_json
 from criadero.cli.size import bytes_of
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
     from criadero.corpus.build import CorpusResult, SourcePlan
     from criadero.corpus.config import CorpusConfig
-    from criadero.corpus.engine.executor import Executor
     from criadero.corpus.explain import Story
     from criadero.corpus.funnel import SourceFunnel
     from criadero.corpus.mixture import Mixture
@@ -32,7 +29,7 @@ Corpus = Annotated[Path, typer.Argument(metavar="OUT", help="Folder that `corpus
 @app.command()
 def build(
     recipe: Annotated[
-        Path, typer.Argument(metavar="RECIPE", help="A TOML file; ready ones are in configs/.")
+        Path, typer.Argument(metavar="RECIPE", help="A TOML file; ready ones are in configs/corpus/.")
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to make, or to go on with.")],
     overrides: Annotated[
@@ -72,8 +69,11 @@ def build(
 
 
 def _build(config: CorpusConfig, out: Path, workers: int | None) -> CorpusResult:
+    import os
+
     from criadero.cli.corpus_progress import CorpusDisplay
     from criadero.corpus.build import build as build_corpus
+    from criadero.corpus.engine.ray_executor import executor_for
     from criadero.train.stop import StopFlag
 
     tokenizer = None
@@ -81,7 +81,8 @@ def _build(config: CorpusConfig, out: Path, workers: int | None) -> CorpusResult
         from criadero.formats.load import load_tokenizer
 
         tokenizer = load_tokenizer(config.mixture.tokenizer)
-    with StopFlag().on_signals() as stop, _executor(workers) as executor, CorpusDisplay() as display:
+    tasks = executor_for(workers, address=os.environ.get("RAY_ADDRESS") or None)
+    with StopFlag().on_signals() as stop, tasks as executor, CorpusDisplay() as display:
         return build_corpus(
             config,
             out,
@@ -90,20 +91,6 @@ def _build(config: CorpusConfig, out: Path, workers: int | None) -> CorpusResult
             progress=display,
             stop=lambda: stop.requested,
         )
-
-
-def _executor(workers: int | None) -> AbstractContextManager[Executor]:
-    """Return where tasks run: in this process, on a Ray of our own, or on the cluster of RAY_ADDRESS."""
-    import os
-    from contextlib import nullcontext
-
-    from criadero.corpus.engine.executor import Inline
-
-    if workers == 0:
-        return nullcontext(Inline())
-    from criadero.corpus.engine.ray_executor import RayExecutor
-
-    return RayExecutor(workers, address=os.environ.get("RAY_ADDRESS") or None)
 
 
 def _result_values(result: CorpusResult) -> dict[str, Any]:

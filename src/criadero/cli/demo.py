@@ -22,7 +22,6 @@ def demo(
     json: Json = False,
 ) -> None:
     """Make a corpus of raw samples, train a small LLaMA on it in a few minutes and let it talk."""
-    import os
     from dataclasses import asdict
 
     from criadero import config as configuration
@@ -44,7 +43,6 @@ def demo(
         result = run_demo(
             settings,
             recipe,
-            workers=os.cpu_count() or 1,
             stop=stop,
             progress=corpus_display,
             hooks=[train_display],

