@@ -90,3 +90,19 @@ def test_sections_that_contradict_each_other_are_all_reported():
 def test_a_value_out_of_bounds_is_named_with_what_was_found(section: str, key: str, value: object):
     settings = {"tokens": 10**12, key: value} if section == "train" else {key: value}
     assert f"`{section}.{key}` is {value!r}: " in faults(**{section: settings})
+
+
+def test_what_tensor_parallelism_cannot_cut_is_refused_with_every_reason():
+    values = {
+        "run": {"folder": "r"},
+        "model": {"vocab_size": 301, "dim": 12, "num_layers": 1, "num_heads": 3, "hidden_dim": 10},
+        "data": {"seq_len": 6, "sources": [{"name": "a", "path": "a"}]},
+        "train": {"tokens": 12, "batch_tokens": 12},
+        "parallel": {"tp": 2, "tp_chunks": 2},
+    }
+    with pytest.raises(ConfigError) as caught:
+        validate(RunConfig, values, where="the test")
+    for setting in ("model.num_heads (3)", "model.num_kv_heads (3)", "model.vocab_size (301)"):
+        assert f"{setting} must be a multiple of parallel.tp (2)" in str(caught.value)
+    assert "data.seq_len (6) must be a multiple of parallel.tp x parallel.tp_chunks (4)" in str(caught.value)
+    assert "hidden_dim" not in str(caught.value)

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from criadero.model.config import ModelConfig
+from criadero.model.layout import WHOLE, Layout
 from criadero.model.rope import RopeTables, apply_rope
 
 
@@ -32,6 +33,7 @@ class Attention(nn.Module):
     def __init__(self, config: ModelConfig, *, layer_index: int) -> None:
         super().__init__()
         self.layer_index = layer_index
+        self.layout: Layout = WHOLE
         self.head_dim = config.head_dim
         self.q_proj = nn.Linear(config.dim, config.num_heads * config.head_dim, bias=False)
         self.k_proj = nn.Linear(config.dim, config.num_kv_heads * config.head_dim, bias=False)
@@ -49,13 +51,14 @@ class Attention(nn.Module):
         """Return (B, T, D). `mask_BTS` is boolean, True where a token may attend; None is causal."""
         # -1 instead of the number of heads: under tensor parallelism a rank holds only some of them.
         split_heads = (-1, self.head_dim)
-        q_BHTE = apply_rope(self.q_proj(x_BTD).unflatten(-1, split_heads), tables).transpose(1, 2)
-        k_BKSE = apply_rope(self.k_proj(x_BTD).unflatten(-1, split_heads), tables).transpose(1, 2)
-        v_BKSE = self.v_proj(x_BTD).unflatten(-1, split_heads).transpose(1, 2)
+        q, k, v = self.layout.columns(x_BTD, (self.q_proj, self.k_proj, self.v_proj))
+        q_BHTE = apply_rope(q.unflatten(-1, split_heads), tables).transpose(1, 2)
+        k_BKSE = apply_rope(k.unflatten(-1, split_heads), tables).transpose(1, 2)
+        v_BKSE = v.unflatten(-1, split_heads).transpose(1, 2)
         if cache is not None:
             k_BKSE, v_BKSE = cache.update(self.layer_index, k_BKSE, v_BKSE)
         out_BHTE = _attend(q_BHTE, k_BKSE, v_BKSE, mask_BTS=mask_BTS)
-        return self.o_proj(out_BHTE.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        return self.layout.rows(out_BHTE.transpose(1, 2).flatten(2), self.o_proj)
 
 
 def _attend(q_BHTE: Tensor, k_BKSE: Tensor, v_BKSE: Tensor, *, mask_BTS: Tensor | None) -> Tensor:

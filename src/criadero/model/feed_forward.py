@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from criadero.model.config import ModelConfig
+from criadero.model.layout import WHOLE, Layout
 
 
 class FeedForward(nn.Module):
@@ -17,11 +18,12 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        self.layout: Layout = WHOLE
         self.gate_proj = nn.Linear(config.dim, config.hidden_dim, bias=False)
         self.up_proj = nn.Linear(config.dim, config.hidden_dim, bias=False)
         self.down_proj = nn.Linear(config.hidden_dim, config.dim, bias=False)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """Return (B, T, D); the width in between is F."""
-        hidden_BTF = F.silu(self.gate_proj(x_BTD)) * self.up_proj(x_BTD)
-        return self.down_proj(hidden_BTF)  # type: ignore[no-any-return]
+        gate_BTF, up_BTF = self.layout.columns(x_BTD, (self.gate_proj, self.up_proj))
+        return self.layout.rows(F.silu(gate_BTF) * up_BTF, self.down_proj)

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from criadero.model.layout import WHOLE, Layout
+
 
 class RMSNorm(nn.Module):
     """x / sqrt(mean(x^2) + eps) * weight, over the last dimension (Zhang and Sennrich 2019)."""
@@ -20,14 +22,16 @@ class RMSNorm(nn.Module):
     def __init__(self, dim: int, *, eps: float) -> None:
         super().__init__()
         self.eps = eps
+        self.layout: Layout = WHOLE
         self.weight = nn.Parameter(torch.ones(dim))
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """Return the normalised (B, T, D) in the dtype of the input."""
+        weight_D = self.layout.gain(self.weight)
         if _torch_is_slow_for(x_BTD):
-            normalised: Tensor = _CPUTrainingNorm.apply(x_BTD, self.weight, self.eps)  # type: ignore[no-untyped-call]
+            normalised: Tensor = _CPUTrainingNorm.apply(x_BTD, weight_D, self.eps)  # type: ignore[no-untyped-call]
             return normalised
-        return F.rms_norm(x_BTD, self.weight.shape, self.weight, self.eps)
+        return F.rms_norm(x_BTD, weight_D.shape, weight_D, self.eps)
 
 
 def _torch_is_slow_for(x: Tensor) -> bool:

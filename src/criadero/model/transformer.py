@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from criadero.model.attention import Attention, KeyValueStore
 from criadero.model.config import ModelConfig
 from criadero.model.feed_forward import FeedForward
+from criadero.model.layout import WHOLE, Layout
 from criadero.model.norm import RMSNorm
 from criadero.model.rope import RopeTables, rope_tables
 
@@ -54,6 +55,7 @@ class Transformer(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.layout: Layout = WHOLE
         self.embedding = nn.Embedding(config.vocab_size, config.dim)
         self.layers = nn.ModuleList(
             TransformerLayer(config, layer_index=index) for index in range(config.num_layers)
@@ -93,7 +95,8 @@ class Transformer(nn.Module):
         if positions_BT is None:
             positions_BT = torch.arange(tokens_BT.shape[1], device=tokens_BT.device).unsqueeze(0)
         tables = rope_tables(positions_BT, self.config)
-        x_BTD = self.embedding(tokens_BT)
+        x_BTD = self.layout.embed(tokens_BT, self.embedding)
         for layer in self.layers:
             x_BTD = layer(x_BTD, tables, mask_BTS=mask_BTT, cache=cache)
-        return (head or F.linear)(self.norm(x_BTD), self.output_weight)
+        hidden_BTD = self.layout.gather(self.norm(x_BTD))
+        return (head or F.linear)(hidden_BTD, self.layout.part(self.output_weight))

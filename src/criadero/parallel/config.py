@@ -13,23 +13,19 @@ class ParallelConfig(Config):
     Attributes:
         dp_replicate: groups of ranks that each hold a full, sharded copy of the model.
         dp_shard: ranks that share one copy (FSDP2); -1 takes all that are left.
-        tp: ranks that share each matrix product; only 1 in this release.
+        tp: ranks that share each matrix product and, between them, the sequence; neighbours on one machine.
+        tp_chunks: into how many pieces tensor parallelism cuts the sequence, so that gathering and
+            scattering one piece overlaps with the products of another; 1 is off.
     """
 
     dp_replicate: int = Field(default=1, ge=1)
     dp_shard: int = Field(default=-1, ge=-1)
     tp: int = Field(default=1, ge=1)
+    tp_chunks: int = Field(default=1, ge=1)
 
     @field_validator("dp_shard")
     @classmethod
     def _not_zero(cls, value: int) -> int:
         if value == 0:
             raise ValueError("should be at least 1, or -1 for all ranks that are left")
-        return value
-
-    @field_validator("tp")
-    @classmethod
-    def _tensor_parallel_is_to_come(cls, value: int) -> int:
-        if value > 1:
-            raise ValueError("tensor parallelism comes with a later release; use 1 and shard with `dp_shard`")
         return value

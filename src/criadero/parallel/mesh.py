@@ -43,6 +43,11 @@ class Mesh:
         return self.grid["dp_replicate", "dp_shard"]
 
     @property
+    def tensor_parallel(self) -> DeviceMesh:
+        """The ranks that share each matrix product, one dimension `tp`."""
+        return self.grid["tp"]
+
+    @property
     def is_first(self) -> bool:
         """Whether this is the rank that writes logs, metrics and manifests."""
         return dist.get_rank() == 0

@@ -85,13 +85,17 @@ class TrainingConfig(Config):
         seed: decides the first weights.
         device: `auto` takes CUDA where there is one.
         compute_dtype: what layers compute in; weights and optimizer states are float32 always.
+        fp8: matrix products of the layers in 8-bit floating point, by torchao; CUDA only.
+        recompute: what the backward pass computes again instead of keeping it: nothing; all of each layer;
+            or, as the paper, all but the outputs of linear layers and attention (LLaMA 2.4).
         compile: compile each layer, where there is a C++ compiler.
         loss_chunk_tokens: rows of float32 logits that exist at once.
         timeout_seconds: how long a rank waits for the others before it is an error.
         on_nonfinite: what to do when a loss or gradient is not finite; parameters never change by it.
-        on_spike: what to do when the gradient norm is a spike.
+        on_spike: what to do when the gradient norm is a spike: say so; leave the update out; or go back to
+            the last checkpoint and on with the samples after the spike.
         spike_factor: a spike is a norm above this many times the median of the last 100.
-        skip_budget: steps that may be skipped before it is an error.
+        skip_budget: steps that may be skipped, or roll-backs made, before it is an error.
     """
 
     tokens: PositiveInt
@@ -100,11 +104,13 @@ class TrainingConfig(Config):
     seed: int = Field(default=0, ge=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     compute_dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    fp8: bool = False
+    recompute: Literal["none", "paper", "full"] = "none"
     compile: bool = False
     loss_chunk_tokens: PositiveInt = 2048
     timeout_seconds: int = Field(default=600, gt=0, le=365 * 86_400)
     on_nonfinite: Literal["stop", "skip"] = "stop"
-    on_spike: Literal["report", "skip"] = "report"
+    on_spike: Literal["report", "skip", "rollback"] = "report"
     spike_factor: float = Field(default=10.0, gt=1)
     skip_budget: int = Field(default=10, ge=0)
 
@@ -136,6 +142,7 @@ class RunConfig(Config):
         checkpoint: when checkpoints are written and which stay.
         parallel: layout of the ranks.
         carbon: what the energy meter has to assume.
+        profile: record some steps of the run, and write where their time went into its folder.
     """
 
     run: FolderConfig
@@ -149,6 +156,7 @@ class RunConfig(Config):
     checkpoint: CheckpointConfig = CheckpointConfig()
     parallel: ParallelConfig = ParallelConfig()
     carbon: CarbonConfig = CarbonConfig()
+    profile: bool = False
 
     @field_validator("model", mode="before")
     @classmethod
@@ -176,9 +184,26 @@ class RunConfig(Config):
                 f"train.tokens ({train.tokens}) is less than one step of "
                 f"train.batch_tokens ({train.batch_tokens})"
             )
+        faults += self._faults_of_tensor_parallelism()
         if faults:
             raise ValueError("; ".join(faults))
         return self
+
+    def _faults_of_tensor_parallelism(self) -> list[str]:
+        """Say what cannot be cut into as many parts as there are ranks to share it."""
+        tp, pieces = self.parallel.tp, self.parallel.tp * self.parallel.tp_chunks
+        cut = {
+            "model.num_heads": (self.model.num_heads, "parallel.tp", tp),
+            "model.num_kv_heads": (self.model.num_kv_heads, "parallel.tp", tp),
+            "model.hidden_dim": (self.model.hidden_dim, "parallel.tp", tp),
+            "model.vocab_size": (self.model.vocab_size, "parallel.tp", tp),
+            "data.seq_len": (self.data.seq_len, "parallel.tp x parallel.tp_chunks", pieces),
+        }
+        return [
+            f"{name} ({value}) must be a multiple of {by} ({parts})"
+            for name, (value, by, parts) in cut.items()
+            if value % parts
+        ]
 
     @property
     def batch_sequences(self) -> int:

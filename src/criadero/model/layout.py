@@ -1,0 +1,72 @@
+"""How the ranks that share one copy of the model share its matrix products: the seam for tensor parallelism.
+
+Entry points: `Layout`, what the model asks for, and `WHOLE`, its answers where a rank holds every matrix
+whole. `parallel.tensor_parallel` has the answers where it holds a part. Letters: B batch, T sequence, t the
+part of the sequence that a rank holds between matrix products (t = T here), D model width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from torch import Tensor, nn
+
+
+class Layout(Protocol):
+    """The places of the decoder at which ranks that share it must meet."""
+
+    def embed(self, tokens_BT: Tensor, embedding: nn.Embedding) -> Tensor:
+        """Return the embeddings (B, t, D) of token ids."""
+        ...
+
+    def columns(self, x_BtD: Tensor, linears: Sequence[nn.Module]) -> list[Tensor]:
+        """Apply layers that all take `x`; each result is (B, T, its width on this rank)."""
+        ...
+
+    def rows(self, x: Tensor, linear: nn.Module) -> Tensor:
+        """Apply the layer that brings results of `columns` together again: (B, t, D)."""
+        ...
+
+    def gather(self, x_BtD: Tensor) -> Tensor:
+        """Return the whole sequence (B, T, D)."""
+        ...
+
+    def gain(self, weight_D: Tensor) -> Tensor:
+        """Return the weight of a norm that works on (B, t, D)."""
+        ...
+
+    def part(self, weight_VD: Tensor) -> Tensor:
+        """Return the rows of the output matrix that this rank works with."""
+        ...
+
+
+class Whole:
+    """Every matrix is whole, so there is nobody to meet."""
+
+    def embed(self, tokens_BT: Tensor, embedding: nn.Embedding) -> Tensor:
+        """Look rows up."""
+        return embedding(tokens_BT)  # type: ignore[no-any-return]
+
+    def columns(self, x_BtD: Tensor, linears: Sequence[nn.Module]) -> list[Tensor]:
+        """Apply each layer."""
+        return [linear(x_BtD) for linear in linears]
+
+    def rows(self, x: Tensor, linear: nn.Module) -> Tensor:
+        """Apply the layer."""
+        return linear(x)  # type: ignore[no-any-return]
+
+    def gather(self, x_BtD: Tensor) -> Tensor:
+        """Return `x` itself."""
+        return x_BtD
+
+    def gain(self, weight_D: Tensor) -> Tensor:
+        """Return the weight itself."""
+        return weight_D
+
+    def part(self, weight_VD: Tensor) -> Tensor:
+        """Return the weight itself."""
+        return weight_VD
+
+
+WHOLE = Whole()
