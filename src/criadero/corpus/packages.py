@@ -35,7 +35,7 @@ _DAMAGED = (zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, zlib.error, EO
 # pip asks the build backend of a source archive for its metadata before it keeps the archive. This stands in
 # for that backend, so that no code of the package runs.
 _STAND_IN_BACKEND = """
-import pathlib
+import pathlib, sys
 def get_requires_for_build_wheel(config_settings=None):
     return []
 def prepare_metadata_for_build_wheel(metadata_directory, config_settings=None):
@@ -43,6 +43,7 @@ def prepare_metadata_for_build_wheel(metadata_directory, config_settings=None):
     folder.mkdir()
     (folder / "METADATA").write_text("Metadata-Version: 2.1\\nName: {name}\\nVersion: {version}\\n")
     return folder.name
+__legacy__ = sys.modules[__name__]  # where pip looks if a package names no backend
 """
 
 

