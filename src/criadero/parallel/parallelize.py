@@ -17,6 +17,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from criadero.notices import say_once
 from criadero.parallel.mesh import Mesh
+from criadero.parallel.overlap import overlap_communication
 
 
 def parallelize(
@@ -45,6 +46,7 @@ def parallelize(
         sharded.set_gradient_divide_factor(1.0)
         # gloo refuses the multiply-and-sum that the line above asks for by itself; a plain sum is the same.
         sharded.set_force_sum_reduction_for_comms(True)
+    overlap_communication(model, layers_of(model), mesh)
 
 
 def layers_of(model: nn.Module) -> list[nn.Module]:
