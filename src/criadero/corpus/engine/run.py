@@ -241,7 +241,6 @@ class _SourceRun:
             split=split if before is None else None,
             documents=None if before is None else self._folder(before[number]) / DOCUMENTS,
             decisions=decisions,
-            memory_bytes=self.memory_bytes,
             max_set_aside=self.schedule.settings.max_quarantined,
         )
         return self._task(key, f"`{self.source}`, {segment.label}, split {split.name}", map_split, work)
@@ -262,7 +261,7 @@ class _SourceRun:
                 keys.range_key(key, start, stop),
                 f"`{self.source}`, {label}, keys from {start:,}",
                 reduce_range,
-                ReduceWork(segment, runs, start, stop, self.memory_bytes),
+                ReduceWork(segment, runs, start, stop),
             )
             for start, stop in self._ranges(total_bytes)
         ]
@@ -271,7 +270,7 @@ class _SourceRun:
         if not combines(made(segment, segment.end)):
             return decisions
         documents = tuple(folder / DOCUMENTS for folder in folders)
-        work = CombineWork(segment, decisions, documents, self.memory_bytes)
+        work = CombineWork(segment, decisions, documents)
         label = f"{segment.end.name}: combine"
         combine = self._task(
             keys.range_key(key, -1, None), f"`{self.source}`, {label}", combine_decisions, work

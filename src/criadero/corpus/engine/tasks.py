@@ -1,7 +1,8 @@
 """The three tasks of the engine: map a split, reduce a range of keys, combine the decisions.
 
-Each takes its work, the folder to write to and a cursor, and returns counts as JSON; `perform` runs one so
-that its folder appears whole or not at all. They are the same functions in this process and on a cluster.
+Each takes its work, the folder to write to, a cursor and the memory it may use, and returns counts as JSON;
+`perform` runs one so that its folder appears whole or not at all. They are the same functions in this
+process and on a cluster.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Task:
     Attributes:
         key: that hash.
         label: what progress and errors call it.
-        function: one of the functions of this module.
+        function: `map_split`, `reduce_range` or `combine_decisions`.
         work: its first argument.
         folder: what it writes, whole; each try has one of its own.
         cursor: where it says how far it is.
@@ -50,7 +51,7 @@ class Task:
 
     key: str
     label: str
-    function: Callable[[Any, Path, Cursor], dict[str, Any]]
+    function: Callable[..., dict[str, Any]]
     work: Any
     folder: Path
     cursor: Path
@@ -67,7 +68,6 @@ class MapWork:
         split: what the reader reads, in the first segment.
         documents: what the segment before wrote, in the others.
         decisions: files with the decisions of the exchange before.
-        memory_bytes: what the task may use.
         max_set_aside: more exceptions of stages end the task.
         guilty: records not to try again, by index.
     """
@@ -77,7 +77,6 @@ class MapWork:
     split: Split | None
     documents: Path | None
     decisions: tuple[Path, ...]
-    memory_bytes: int
     max_set_aside: int
     guilty: Mapping[int, Guilt] = field(default_factory=dict)
 
@@ -90,7 +89,6 @@ class ReduceWork:
     runs: tuple[Path, ...]
     start: int
     stop: int | None
-    memory_bytes: int
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,6 @@ class CombineWork:
     segment: Segment
     decisions: tuple[Path, ...]
     documents: tuple[Path, ...]
-    memory_bytes: int
 
 
 def _unguarded(cursor: Cursor, memory_bytes: int) -> AbstractContextManager[None]:  # noqa: ARG001
@@ -129,7 +126,7 @@ def perform(
         guard(cursor, task.memory_bytes),
         files.atomic_folder(task.folder) as folder,
     ):
-        result = task.function(task.work, folder, cursor)
+        result = task.function(task.work, folder, cursor=cursor, memory_bytes=task.memory_bytes)
         cursor.at_stage(WRITING)
         written = [
             {"name": path.name, "size_bytes": path.stat().st_size, "sha256": files.sha256_file(path)}
@@ -152,7 +149,7 @@ def _full_disk(folder: Path) -> Iterator[None]:
         ) from problem
 
 
-def map_split(work: MapWork, folder: Path, cursor: Cursor) -> dict[str, Any]:
+def map_split(work: MapWork, folder: Path, *, cursor: Cursor, memory_bytes: int) -> dict[str, Any]:
     """Run the documents of a split through a segment.
 
     Raises:
@@ -161,8 +158,8 @@ def map_split(work: MapWork, folder: Path, cursor: Cursor) -> dict[str, Any]:
     """
     segment = work.segment
     ledger = LedgerColumns(segment.source, work.number, segment.stages)
-    with SplitOutput(folder, segment, work.number, ledger, run_bytes=work.memory_bytes // 8) as output:
-        with _decisions(work, folder) as decisions:
+    with SplitOutput(folder, segment, work.number, ledger, run_bytes=memory_bytes // 8) as output:
+        with _decisions(work, folder, database_bytes=memory_bytes // 4) as decisions:
             flow = Flow(
                 stages=segment.stages,
                 steps=_steps(work, decisions),
@@ -196,13 +193,13 @@ def _records(work: MapWork) -> Iterable[Document | BadRecord]:
 
 
 @contextmanager
-def _decisions(work: MapWork, folder: Path) -> Iterator[Decisions | None]:
+def _decisions(work: MapWork, folder: Path, *, database_bytes: int) -> Iterator[Decisions | None]:
     """Open what the exchange before decided about this split, if there is one."""
     if not isinstance(work.segment.begin, Exchange):
         yield None
         return
     step = made(work.segment, work.segment.begin)
-    with _database(folder, work.memory_bytes // 4) as connection:
+    with _database(folder, database_bytes) as connection:
         yield Decisions(connection, work.decisions, work.number, step)
 
 
@@ -214,7 +211,7 @@ def _steps(work: MapWork, decisions: Decisions | None) -> list[Step]:
     return steps
 
 
-def reduce_range(work: ReduceWork, folder: Path, cursor: Cursor) -> dict[str, Any]:
+def reduce_range(work: ReduceWork, folder: Path, *, cursor: Cursor, memory_bytes: int) -> dict[str, Any]:
     """Let the SQL of an exchange decide about all records in a range of keys.
 
     Raises:
@@ -224,7 +221,7 @@ def reduce_range(work: ReduceWork, folder: Path, cursor: Cursor) -> dict[str, An
     exchange = work.segment.end
     assert exchange is not None
     step: CrossDocument = made(work.segment, exchange)
-    with _database(folder, work.memory_bytes // 2) as connection:
+    with _database(folder, memory_bytes // 2) as connection:
         if work.runs:
             condition = f"key >= {work.start}" + ("" if work.stop is None else f" AND key < {work.stop}")
             selected = f"SELECT * FROM {read_parquet(work.runs)} WHERE {condition}"
@@ -235,14 +232,16 @@ def reduce_range(work: ReduceWork, folder: Path, cursor: Cursor) -> dict[str, An
     return {}
 
 
-def combine_decisions(work: CombineWork, folder: Path, cursor: Cursor) -> dict[str, Any]:
+def combine_decisions(
+    work: CombineWork, folder: Path, *, cursor: Cursor, memory_bytes: int
+) -> dict[str, Any]:
     """Let an exchange see all its decisions at once."""
     cursor.at_stage(WRITING)
     exchange = work.segment.end
     assert exchange is not None
     step: CrossDocument = made(work.segment, exchange)
     where = f"what `{exchange.name}` combined"
-    with _database(folder, work.memory_bytes // 4) as connection:
+    with _database(folder, memory_bytes // 4) as connection:
         query = f"SELECT split, row, * EXCLUDE (split, row) FROM {read_parquet(work.decisions)} ORDER BY ALL"
         decisions = connection.sql(query).to_arrow_table()
         combined = step.combine(decisions, DocumentFiles(work.documents))
