@@ -39,4 +39,6 @@ def test_lines_end_in_one_way() -> None:
 
 @given(st.binary(max_size=200))
 def test_any_bytes_become_text_that_utf_8_can_hold(data: bytes) -> None:
-    decode(data).encode()
+    text = decode(data)
+    assert text.encode().decode() == text
+    assert "\r" not in text

@@ -41,11 +41,17 @@ def test_where_the_chunks_are_cut_changes_nothing(size: int, texts: list[str]) -
     assert list(cut_pages(_chunks(data, size))) == list(cut_pages([data]))
 
 
-@given(st.binary(max_size=200), st.integers(1, 50))
+_ELEMENTS = [b"<title>T</title>", b"<id>1</id>", b"<ns>0</ns>", b"<ns>x</ns>", b"<id>", b"<page>", b"\xff"]
+
+
+@given(st.binary(max_size=200) | st.lists(st.sampled_from(_ELEMENTS)).map(b"".join), st.integers(1, 50))
 def test_any_bytes_are_cut_and_parsed_or_refused(data: bytes, size: int) -> None:
-    for cut in cut_pages(_chunks(b"<page>" + data + b"</page>" + data, size)):
+    cuts = list(cut_pages(_chunks(b"<page>" + data + b"</page>" + data, size)))
+    assert [cut.number for cut in cuts] == list(range(len(cuts)))
+    for cut in cuts:
         with contextlib.suppress(ValueError):
-            parse_page(cut.xml)
+            parsed = parse_page(cut.xml)
+            assert (parsed.title[:1], parsed.id[:1], parsed.namespace) == ("T", "1", 0)
 
 
 def test_a_page_never_closed_costs_itself() -> None:
