@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
-from criadero.cli.output import format_seconds, live_line, terminal_columns
+from criadero.cli.output import LiveDisplay, format_seconds, live_line, terminal_columns
 
 if TYPE_CHECKING:
     from criadero.corpus.engine.progress import Progress
@@ -19,21 +18,13 @@ _SECONDS_BETWEEN_LINES = 5.0
 _REASONS_SHOWN = 3
 
 
-class CorpusDisplay:
+class CorpusDisplay(LiveDisplay):
     """Shows source, stage, documents per second, time left and what was left out, by reason."""
 
     def __init__(self) -> None:
         self._live = sys.stderr.isatty()
         self._last_line = time.monotonic()
         self._shown: Progress | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        live_line.end()
 
     def __call__(self, progress: Progress) -> None:
         """Show how far a stage is: in place on a terminal, elsewhere if the last line is old enough."""

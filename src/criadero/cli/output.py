@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import sys
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any, Self, TextIO
 
 import typer
 
@@ -49,6 +49,16 @@ class LiveLine:
 
 
 live_line = LiveLine()
+
+
+class LiveDisplay:
+    """Used with `with`: what comes after it begins below the live line."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        live_line.end()
 
 
 def terminal_columns() -> int | None:

@@ -6,19 +6,18 @@ import logging
 import sys
 import time
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from torch import nn
 
-from criadero.cli.output import format_seconds, live_line, terminal_columns
+from criadero.cli.output import LiveDisplay, format_seconds, live_line, terminal_columns
 from criadero.train.config import RunConfig
 from criadero.train.state import TrainState
 
 logger = logging.getLogger("criadero")
 
 
-class ProgressDisplay:
+class ProgressDisplay(LiveDisplay):
     """A training hook that shows step, loss, speed and time left on rank 0."""
 
     def __init__(self, config: RunConfig, *, shown: bool) -> None:
@@ -26,14 +25,6 @@ class ProgressDisplay:
         self._shown = shown
         self._live = shown and sys.stderr.isatty()
         self._last_line = 0.0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        live_line.end()
 
     def before_step(self, model: nn.Module, state: TrainState) -> None:
         """Nothing to show yet."""
