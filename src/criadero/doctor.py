@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from criadero.parallel.parallelize import find_compiler
+from criadero.parallel.compile import find_compiler
 from criadero.runs import describe_environment
 
 

@@ -7,10 +7,11 @@ import logging
 import pytest
 import torch
 
-from criadero.parallel import parallelize as module
+from criadero.parallel import compile as module
 from criadero.parallel.config import ParallelConfig
 from criadero.parallel.launch import Launch, distributed
 from criadero.parallel.mesh import build_mesh
+from criadero.parallel.parallelize import parallelize
 from toy import batch, loss_of, toy
 
 
@@ -18,7 +19,7 @@ def one_step(device: torch.device, *, compiled: bool) -> tuple[list[str], list[t
     model = toy()
     if compiled:
         assert module.compile_layers(model, device)
-    module.parallelize(model, build_mesh(ParallelConfig(), device), param_dtype=torch.float32)
+    parallelize(model, build_mesh(ParallelConfig(), device), param_dtype=torch.float32)
     loss_of(model, *batch(), valid=27).backward()
     named = dict(model.named_parameters())
     return list(named), [p.grad.full_tensor() for p in named.values()]

@@ -1,4 +1,4 @@
-"""A model spread over the mesh with FSDP2. Entry points: `compile_layers`, then `parallelize`, `no_sync`.
+"""A model spread over the mesh with FSDP2. Entry points: `parallelize`, `no_sync`.
 
 Weights and gradients stay float32 and sharded; each layer is gathered in the compute dtype while it works.
 Gradients are summed over ranks, not averaged: the loss of each rank is already divided by the number of
@@ -7,7 +7,6 @@ valid tokens of the whole global batch, so uneven batches weigh every token the 
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -15,7 +14,6 @@ import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
-from criadero.notices import say_once
 from criadero.parallel.mesh import Mesh
 from criadero.parallel.overlap import overlap_communication
 
@@ -74,37 +72,3 @@ def no_sync(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         model.set_requires_gradient_sync(True)
-
-
-def compile_layers(model: nn.Module, device: torch.device) -> bool:
-    """Compile each layer in place, names of parameters unchanged; to be called before `parallelize`.
-
-    Returns:
-        False if this machine cannot compile: then the model runs as it is, and that is said once.
-    """
-    problem = _why_not_compile(device)
-    if problem is not None:
-        say_once(f"compilation is off: {problem}; training works without it, somewhat slower")
-        return False
-    for layer in layers_of(model):
-        layer.compile()
-    return True
-
-
-def find_compiler() -> str | None:
-    """Return the path of the C++ compiler that `torch.compile` would use; None if there is none."""
-    return next((path for name in ("g++", "c++", "clang++", "clang") if (path := shutil.which(name))), None)
-
-
-def _why_not_compile(device: torch.device) -> str | None:
-    if find_compiler() is None:
-        return "no C++ compiler (g++ or clang) is installed"
-    try:
-        torch.compile(_one_more)(torch.zeros(2, device=device))
-    except Exception as problem:
-        return f"the compiler failed ({type(problem).__name__}: {str(problem).strip().splitlines()[0]})"
-    return None
-
-
-def _one_more(value: torch.Tensor) -> torch.Tensor:
-    return value + 1

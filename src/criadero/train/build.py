@@ -18,8 +18,10 @@ from criadero.formats.load import open_model
 from criadero.model.init import initialize
 from criadero.model.transformer import Transformer
 from criadero.notices import say_once
+from criadero.parallel.compile import compile_layers
 from criadero.parallel.mesh import Mesh
-from criadero.parallel.parallelize import compile_layers, parallelize
+from criadero.parallel.parallelize import parallelize
+from criadero.parallel.recompute import recompute_layers
 from criadero.train.allocator import keep_freed_memory
 from criadero.train.config import RunConfig
 
@@ -45,6 +47,7 @@ def build_model(config: RunConfig, mesh: Mesh) -> Transformer:
         keep_freed_memory()
     with torch.device("meta"):
         model = Transformer(config.model)
+    recompute_layers(model, config.train.recompute)
     if config.train.compile:
         compile_layers(model, mesh.device)
     parallelize(model, mesh, param_dtype=getattr(torch, config.train.compute_dtype))
