@@ -19,7 +19,7 @@ from criadero.shards.config import ShardConfig
 from criadero.shards.describe import find_document
 from criadero.shards.document_ids import is_held_out
 from criadero.shards.header import HEADER_BYTES, Header
-from criadero.shards.manifest import read_build_manifest, split_folders
+from criadero.shards.manifest import BuildManifest, split_folders
 from criadero.shards.read import ShardSet
 from criadero.shards.write import BuildProgress, build, build_from_files
 from shards.conftest import BuildShards, make_documents
@@ -138,7 +138,7 @@ def test_the_manifest_says_what_was_built_from_what(tmp_path: Path) -> None:
         skipped={"a.txt": 2},
         progress=seen.append,
     )
-    assert read_build_manifest(tmp_path / "out") == manifest
+    assert BuildManifest.model_validate(files.read_json(tmp_path / "out" / "manifest.json")) == manifest
     assert manifest.empty_documents == 1
     assert manifest.skipped == {"a.txt": 2}
     assert [file.name for file in manifest.inputs] == ["a.txt"]

@@ -15,9 +15,9 @@ PUE = 1.1
 GRID_TCO2E_PER_MWH = 0.385
 
 
-def energy_wh(gpu_hours: float, *, gpu_watts: float = GPU_WATTS, pue: float = PUE) -> float:
-    """Return Wh = GPU-h x GPU power (W) x PUE (LLaMA 6)."""
-    return gpu_hours * gpu_watts * pue
+def energy_wh(gpu_hours: float) -> float:
+    """Return Wh = GPU-h x 400 W x PUE (LLaMA 6)."""
+    return gpu_hours * GPU_WATTS * PUE
 
 
 def emissions_tco2e(energy_mwh: float, *, grid_tco2e_per_mwh: float = GRID_TCO2E_PER_MWH) -> float:

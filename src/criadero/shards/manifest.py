@@ -1,14 +1,14 @@
 """The manifests beside the shards: what was built, from what, and the sha256 of every file.
 
 `OUT/manifest.json` (a `BuildManifest`) names the splits; `OUT/<split>/manifest.json` (a `Manifest`) lists the
-shard files of one. Both carry the format version. Entry points: `read_manifest`, `read_build_manifest`.
+shard files of one. Both carry the format version. Entry point: `read_manifest`.
 """
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
@@ -88,9 +88,6 @@ class BuildManifest(Config):
     criadero_version: str
 
 
-M = TypeVar("M", Manifest, BuildManifest)
-
-
 def read_manifest(folder: Path) -> Manifest:
     """Read the manifest of one split's folder.
 
@@ -108,20 +105,11 @@ def read_manifest(folder: Path) -> Manifest:
             f"`{folder}` holds no token shards",
             hint="make them: criadero shards build TEXT --tokenizer TOKENIZER --out FOLDER",
         )
-    manifest = _read(Manifest, path)
+    manifest = _read(path)
     for name in ("num_tokens", "num_documents", "num_bytes"):
         if getattr(manifest, name) != sum(getattr(file, name) for file in manifest.files):
             raise DataError(f"`{path}`: `{name}` is not the sum over its files")
     return manifest
-
-
-def read_build_manifest(folder: Path) -> BuildManifest:
-    """Read the manifest of the folder that `build` made.
-
-    Raises:
-        DataError: missing, malformed or of another format version.
-    """
-    return _read(BuildManifest, folder / MANIFEST_NAME)
 
 
 def split_folders(path: Path) -> list[Path]:
@@ -136,7 +124,7 @@ def split_folders(path: Path) -> list[Path]:
     return below or [path]
 
 
-def _read(model: type[M], path: Path) -> M:
+def _read(path: Path) -> Manifest:
     values: Any = files.read_json(path)
     version = values.get("format_version") if isinstance(values, dict) else None
     if version is None:
@@ -144,6 +132,6 @@ def _read(model: type[M], path: Path) -> M:
     if version != VERSION:
         raise unknown_version(path, version, VERSION)
     try:
-        return validate(model, values, where=str(path))
+        return validate(Manifest, values, where=str(path))
     except ConfigError as fault:
         raise DataError(fault.message, hint="build the shards again") from None

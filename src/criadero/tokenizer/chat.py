@@ -11,12 +11,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 from criadero.errors import TokenizerError
 from criadero.tokenizer.tokenizer import Tokenizer
 
-Role = Literal["system", "user", "assistant"]
 ROLES = ("system", "user", "assistant")
 MAX_TEMPLATE_CHARACTERS = 100_000
 

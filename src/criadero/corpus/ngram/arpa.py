@@ -41,6 +41,7 @@ UNKNOWN_WORD_LOG10 = -100.0
 
 _WRITE_ROWS = 1 << 17
 _READ_ROWS = 1 << 16
+_MEMORY_BYTES = 1 << 30  # for sorting what was read
 _COUNT = re.compile(rb"ngram +(\d{1,2}) *= *(\d{1,12})")
 _SECTION = re.compile(rb"\\(\d{1,2})-grams:")
 _TO_BLANK = bytes.maketrans(BLANKS.encode(), b" " * len(BLANKS))
@@ -106,7 +107,7 @@ def open_any(path: Path) -> Iterator[NgramModel]:
         yield NgramModel.open(made)
 
 
-def convert(path: Path, out: Path, *, folder: Path, memory_bytes: int = 1 << 30) -> table.Header:
+def convert(path: Path, out: Path, *, folder: Path) -> table.Header:
     """Read an ARPA file and write it as a model file.
 
     Args:
@@ -124,7 +125,7 @@ def convert(path: Path, out: Path, *, folder: Path, memory_bytes: int = 1 << 30)
         records=model.records,
         source=f"read from {path.name}",
     )
-    return table.write(out, contents, folder=folder, memory_bytes=memory_bytes)
+    return table.write(out, contents, folder=folder, memory_bytes=_MEMORY_BYTES)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+_BINS = 10
+
 
 @dataclass(frozen=True)
 class Bin:
@@ -39,17 +41,17 @@ def auc(scores: Sequence[float], labels: Sequence[bool]) -> float:
     return float(wins / (positives * negatives))
 
 
-def reliability(scores: Sequence[float], labels: Sequence[bool], *, bins: int = 10) -> tuple[Bin, ...]:
-    """Return what a reliability diagram shows: bins of equal width, empty ones left out."""
+def reliability(scores: Sequence[float], labels: Sequence[bool]) -> tuple[Bin, ...]:
+    """Return what a reliability diagram shows: ten bins of equal width, empty ones left out."""
     values, truth = np.asarray(scores, np.float64), np.asarray(labels, np.bool_)
-    numbers = np.minimum((values * bins).astype(np.int64), bins - 1)
+    numbers = np.minimum((values * _BINS).astype(np.int64), _BINS - 1)
     found = []
     for number in np.unique(numbers):
         inside = numbers == number
         found.append(
             Bin(
-                low=float(number / bins),
-                high=float((number + 1) / bins),
+                low=float(number / _BINS),
+                high=float((number + 1) / _BINS),
                 texts=int(inside.sum()),
                 mean_score=float(values[inside].mean()),
                 share_positive=float(truth[inside].mean()),

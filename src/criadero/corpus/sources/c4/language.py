@@ -25,6 +25,7 @@ from criadero.corpus.document import Document, Drop
 from criadero.corpus.engine.stage import DocumentFunction
 
 SEED = 0
+LANGUAGE = "en"
 MIN_PROBABILITY = 0.99
 # langdetect's own constants, which it holds in `Detector`.
 _TRIALS = 7
@@ -38,8 +39,8 @@ _SPACES = re.compile(" {2,}")
 _LATIN = re.compile("[A-z]")
 
 
-def make_language(*, language: str = "en", min_probability: float = MIN_PROBABILITY) -> DocumentFunction:
-    """Return the function that keeps pages in one language; adds `language_probability`.
+def make_language() -> DocumentFunction:
+    """Return the function that keeps English pages; adds `language_probability`.
 
     Drops `no_language` (nothing to detect, or no language more likely than the others), `unsure_language`
     and `other_language`, the last two with the probability as score.
@@ -51,9 +52,9 @@ def make_language(*, language: str = "en", min_probability: float = MIN_PROBABIL
         if not ranked or ranked[0][1] <= 0.1:
             return Drop("no_language")
         name, probability = ranked[0]
-        if probability < min_probability:
+        if probability < MIN_PROBABILITY:
             return Drop("unsure_language", score=probability, detail=name)
-        if name != language:
+        if name != LANGUAGE:
             return Drop("other_language", score=probability, detail=name)
         return document.with_metadata(language_probability=f"{probability:.6f}")
 
