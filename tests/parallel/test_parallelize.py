@@ -32,7 +32,7 @@ def reference() -> tuple[dict[str, torch.Tensor], float]:
 def backward(model: nn.Module, mesh: Mesh, *, micro_batches: int) -> None:
     """This rank's rows of the batch, in micro-batches, divided by the global number of valid tokens."""
     tokens_BT, targets_BT = (t[mesh.dp_rank :: mesh.dp_size] for t in batch())
-    valid = collectives.sum_over_ranks(int((targets_BT >= 0).sum()), mesh)
+    valid = collectives.sum_over_batch(int((targets_BT >= 0).sum()), mesh)
     pieces = list(zip(tokens_BT.chunk(micro_batches), targets_BT.chunk(micro_batches), strict=True))
     with no_sync(model):
         for tokens, targets in pieces[:-1]:

@@ -22,18 +22,27 @@ Number = TypeVar("Number", int, float, torch.Tensor)
 T = TypeVar("T")
 
 
-def sum_over_ranks(value: Number, mesh: Mesh) -> Number:
-    """Add up one value per data-parallel rank.
+def sum_over_batch(value: Number, mesh: Mesh) -> Number:
+    """Add up one value per part of the global batch: ranks that share one (tensor parallelism) count once.
 
     Python floats are added in float64, ints in int64; a tensor gives a new tensor of its dtype and device.
     """
+    return _sum(value, mesh.data_parallel.get_group(), mesh.device)
+
+
+def sum_over_ranks(value: Number, mesh: Mesh) -> Number:
+    """Add up one value per rank of the run, as `sum_over_batch` does; the same bits on all ranks."""
+    return _sum(value, dist.group.WORLD, mesh.device)
+
+
+def _sum(value: Number, group: dist.ProcessGroup | None, device: torch.device) -> Number:
     if isinstance(value, torch.Tensor):
         total = value.detach().clone()
-        dist.all_reduce(total, group=mesh.data_parallel.get_group())
+        dist.all_reduce(total, group=group)
         return total
     kind = torch.int64 if isinstance(value, int) else torch.float64
-    total = torch.tensor(value, dtype=kind, device=mesh.device)
-    dist.all_reduce(total, group=mesh.data_parallel.get_group())
+    total = torch.tensor(value, dtype=kind, device=device)
+    dist.all_reduce(total, group=group)
     return type(value)(total.item())
 
 

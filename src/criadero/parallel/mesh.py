@@ -48,6 +48,12 @@ class Mesh:
         return self.grid["tp"]
 
     @property
+    def sharing_products(self) -> dist.ProcessGroup | None:
+        """The process group of `tensor_parallel`; None if that is this rank alone."""
+        ranks = self.tensor_parallel
+        return None if ranks.size() == 1 else ranks.get_group()
+
+    @property
     def is_first(self) -> bool:
         """Whether this is the rank that writes logs, metrics and manifests."""
         return dist.get_rank() == 0

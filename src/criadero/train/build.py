@@ -22,6 +22,7 @@ from criadero.parallel.compile import compile_layers
 from criadero.parallel.mesh import Mesh
 from criadero.parallel.parallelize import parallelize
 from criadero.parallel.recompute import recompute_layers
+from criadero.parallel.tensor_parallel import share_products
 from criadero.train.allocator import keep_freed_memory
 from criadero.train.config import RunConfig
 
@@ -47,6 +48,7 @@ def build_model(config: RunConfig, mesh: Mesh) -> Transformer:
         keep_freed_memory()
     with torch.device("meta"):
         model = Transformer(config.model)
+    share_products(model, mesh, chunks=config.parallel.tp_chunks)
     recompute_layers(model, config.train.recompute)
     if config.train.compile:
         compile_layers(model, mesh.device)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
-from criadero.parallel.collectives import any_rank, sum_over_ranks
+from criadero.parallel.collectives import any_rank, sum_over_batch
 from criadero.parallel.mesh import Mesh
 from criadero.shards.config import DataConfig
 from criadero.shards.held_out import HeldOut
@@ -83,8 +83,8 @@ def score_heldout(
             for index, batch in enumerate(batches):
                 if index % _BATCHES_BETWEEN_POLLS == 0 and any_rank(stop_requested(), mesh):
                     return None
-                loss_sum += float(summed_loss(model, batch, device=mesh.device, chunk_tokens=chunk_tokens))
-            scores[name] = HeldOutScore(sum_over_ranks(loss_sum, mesh), part.num_tokens, part.text_bytes)
+                loss_sum += float(summed_loss(model, batch, mesh=mesh, chunk_tokens=chunk_tokens))
+            scores[name] = HeldOutScore(sum_over_batch(loss_sum, mesh), part.num_tokens, part.text_bytes)
     return scores
 
 

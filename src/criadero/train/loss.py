@@ -2,7 +2,8 @@
 
 `ChunkedCrossEntropy` is the `head` that training passes into the model's forward: it receives the last
 hidden states and the output weights. The gradient of a chunk is formed while its logits are at hand,
-so nothing of size tokens x vocabulary is kept for the backward pass.
+so nothing of size tokens x vocabulary is kept for the backward pass. Under tensor parallelism each rank has
+the logits of its part of the vocabulary, and ranks meet for two numbers a token (LLaMA 2.4, item 3).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -22,18 +24,27 @@ class ChunkedCrossEntropy:
     Args:
         targets_BT: int64 token ids, on the device of the hidden states.
         chunk_tokens: rows of float32 logits that exist at once.
+        ranks: those that share the vocabulary, in order and evenly; None if this one has all of it. All
+            call with the same hidden states and targets.
     """
 
-    def __init__(self, targets_BT: Tensor, *, chunk_tokens: int) -> None:
+    def __init__(
+        self, targets_BT: Tensor, *, chunk_tokens: int, ranks: dist.ProcessGroup | None = None
+    ) -> None:
         self._targets_N = targets_BT.reshape(-1)
         self._chunk_tokens = chunk_tokens
+        self._ranks = ranks
 
     def __call__(self, hidden_BTD: Tensor, weight_VD: Tensor) -> Tensor:
-        """Return the summed loss, float32 scalar, nats; differentiable in both arguments."""
+        """Return the summed loss, float32 scalar, nats; differentiable in both arguments.
+
+        Where ranks share the vocabulary, `weight_VD` is this rank's part, the loss is the same on all, and
+        the gradient of `hidden_BTD` is this rank's part of a sum over ranks.
+        """
         hidden_ND = hidden_BTD.reshape(-1, hidden_BTD.shape[-1])
         needs_gradient = torch.is_grad_enabled() and (hidden_ND.requires_grad or weight_VD.requires_grad)
         loss: Tensor = _SummedLoss.apply(  # type: ignore[no-untyped-call]
-            hidden_ND, weight_VD, self._targets_N, self._chunk_tokens, needs_gradient
+            hidden_ND, weight_VD, self._targets_N, self._chunk_tokens, self._ranks, needs_gradient
         )
         return loss
 
@@ -43,7 +54,13 @@ class _SummedLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, chunk: int, needs_gradient: bool
+        ctx: Any,
+        hidden_ND: Tensor,
+        weight_VD: Tensor,
+        targets_N: Tensor,
+        chunk: int,
+        ranks: dist.ProcessGroup | None,
+        needs_gradient: bool,
     ) -> Tensor:
         loss = torch.zeros((), dtype=torch.float32, device=hidden_ND.device)
         d_hidden_ND = torch.empty_like(hidden_ND) if needs_gradient else None
@@ -52,14 +69,14 @@ class _SummedLoss(torch.autograd.Function):
             rows = slice(start, start + chunk)
             targets = targets_N[rows]
             kept = (targets != IGNORED).unsqueeze(1)
-            indices = targets.clamp(min=0).unsqueeze(1)
-            log_p = F.log_softmax(hidden_ND[rows] @ weight_VD.T, dim=1, dtype=torch.float32)
-            loss -= torch.where(kept, log_p.gather(1, indices), 0.0).sum()
+            logits = hidden_ND[rows] @ weight_VD.T
+            log_p, indices, own, of_target = _log_softmax(logits, targets.unsqueeze(1), ranks)
+            loss -= torch.where(kept, of_target, 0.0).sum()
             if d_hidden_ND is None or d_weight_VD is None:
                 continue
             # d loss / d logits = softmax - one-hot, formed in place of the log-probabilities; what is
             # ignored is left out of the two products, which are much smaller.
-            gradient = log_p.exp_().scatter_add_(1, indices, log_p.new_full(indices.shape, -1.0))
+            gradient = log_p.exp_().scatter_add_(1, indices, -own)
             gradient = gradient.to(hidden_ND.dtype)
             d_hidden_ND[rows] = (gradient @ weight_VD).masked_fill_(~kept, 0.0)
             d_weight_VD += gradient.T @ hidden_ND[rows].masked_fill(~kept, 0.0)
@@ -72,4 +89,31 @@ class _SummedLoss(torch.autograd.Function):
         dtype = d_hidden_ND.dtype
         # Scaled in float32: 1 / tokens rounded to bfloat16 would change the gradient by up to 0.4%.
         d_hidden_ND = (d_hidden_ND.float() * d_loss).to(dtype)
-        return d_hidden_ND, (d_weight_VD * d_loss).to(dtype), None, None, None
+        return d_hidden_ND, (d_weight_VD * d_loss).to(dtype), None, None, None, None
+
+
+def _log_softmax(
+    logits_NV: Tensor, targets_N1: Tensor, ranks: dist.ProcessGroup | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the log-probabilities of the columns at hand, and of the targets wherever they are, float32.
+
+    Between the two: the column of each target here, and 1 if it is that, 0 if another rank has it. Ignored
+    targets are anything.
+    """
+    if ranks is None:
+        log_p_NV = F.log_softmax(logits_NV, dim=1, dtype=torch.float32)
+        indices_N1 = targets_N1.clamp(min=0)
+        return log_p_NV, indices_N1, log_p_NV.new_ones(indices_N1.shape), log_p_NV.gather(1, indices_N1)
+    logits_NV, width = logits_NV.float(), logits_NV.shape[1]
+    columns_N1 = targets_N1 - ranks.rank() * width
+    here_N1 = (columns_N1 >= 0) & (columns_N1 < width)
+    indices_N1 = columns_N1.masked_fill(~here_N1, 0)
+    own_N1 = here_N1.float()
+    # Each rank fills in its row; adding zeros is exact, so all ranks go on with the same numbers.
+    by_rank = logits_NV.new_zeros((ranks.size(), 2, len(logits_NV)))
+    by_rank[ranks.rank(), 0] = logits_NV.logsumexp(1)
+    by_rank[ranks.rank(), 1] = torch.where(here_N1, logits_NV.gather(1, indices_N1), 0.0).squeeze(1)
+    dist.all_reduce(by_rank, group=ranks)
+    log_sum_N1 = by_rank[:, 0].logsumexp(0).unsqueeze(1)
+    of_target_N1 = by_rank[:, 1].sum(0).unsqueeze(1) - log_sum_N1
+    return logits_NV.sub_(log_sum_N1), indices_N1, own_N1, of_target_N1

@@ -162,9 +162,10 @@ def open_session(
         if run is not None:
             say_what_has_no_effect(config.schedule, total_steps=config.total_steps)
         everywhere(
-            lambda: require_resources(config, world_size=mesh.dp_size, device=mesh.device), dist.group.WORLD
+            lambda: require_resources(config, world_size=launch.world_size, device=mesh.device),
+            dist.group.WORLD,
         )
-        batches = _open_data(config, mesh, stop)
+        batches = _open_data(config, mesh, launch, stop=stop)
         require_same(batches.fingerprints)
         earlier_joules = total(read_segments(config.run.folder)).joules
         model = build_model(config, mesh)
@@ -179,7 +180,7 @@ def open_session(
                 Checkpointer(config.run.folder / "checkpoints", config.checkpoint)
             ),
             speedometer=Speedometer(
-                config.model, seq_len=config.data.seq_len, world_size=mesh.dp_size, device=mesh.device
+                config.model, seq_len=config.data.seq_len, world_size=launch.world_size, device=mesh.device
             ),
             ledger=stack.enter_context(_ledger(config, mesh, launch)),
             stop=stop,
@@ -242,7 +243,7 @@ def _open_run(config: RunConfig, mesh: Mesh, stack: ExitStack) -> RunFolder | No
     return run
 
 
-def _open_data(config: RunConfig, mesh: Mesh, stop: StopFlag) -> Batches:
+def _open_data(config: RunConfig, mesh: Mesh, launch: Launch, *, stop: StopFlag) -> Batches:
     """Open the shards on every rank, each hashing its part of the files."""
     opened: list[Batches] = []
 
@@ -252,7 +253,7 @@ def _open_data(config: RunConfig, mesh: Mesh, stop: StopFlag) -> Batches:
         heldout = open_heldout(config.data, max_tokens=None)
         if config.data.verify:
             for verify in (batches.verify, *(part.verify for part in heldout.values())):
-                verify(mesh.dp_rank, mesh.dp_size, stop_requested=lambda: stop.requested)
+                verify(launch.rank, launch.world_size, stop_requested=lambda: stop.requested)
         opened.append(batches)
 
     everywhere(open_and_verify, dist.group.WORLD)

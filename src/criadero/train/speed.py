@@ -50,7 +50,7 @@ class Speedometer:
     """Rates over the last steps, by the monotonic clock.
 
     Args:
-        world_size: ranks that share the tokens.
+        world_size: all ranks, whether they share out the tokens or the products.
     """
 
     def __init__(self, config: ModelConfig, *, seq_len: int, world_size: int, device: torch.device) -> None:

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from criadero.errors import DataError, NumericsError
-from criadero.parallel.collectives import clip_gradients, gather, sum_over_ranks
+from criadero.parallel.collectives import clip_gradients, gather, sum_over_batch, sum_over_ranks
 from criadero.parallel.mesh import Mesh
 from criadero.parallel.parallelize import no_sync
 from criadero.shards.batch import Batch, document_mask_BTT
@@ -66,7 +66,7 @@ def train_step(
             skipped steps is used up; no parameter has changed.
         DataError: every sequence of the step was left out as damaged.
     """
-    tokens = sum_over_ranks(sum(batch.num_targets for batch in micro_batches), mesh)
+    tokens = sum_over_batch(sum(batch.num_targets for batch in micro_batches), mesh)
     if tokens == 0:
         raise DataError(
             f"step {state.step + 1} has no sequence that can be used",
@@ -75,7 +75,8 @@ def train_step(
     loss_sum = _accumulate(model, micro_batches, mesh=mesh, config=config, tokens=tokens)
     totals = sum_over_ranks(torch.stack([loss_sum, loss_sum.new_tensor(float(stop_requested))]), mesh)
     gradient_norm = clip_gradients(model.parameters(), config.optimizer.clip_norm)
-    loss = float(totals[0]) / tokens
+    # Ranks that share a product have the same loss; all are added up, so that no rank's NaN is overlooked.
+    loss = float(totals[0]) / mesh.tensor_parallel.size() / tokens
     finite = math.isfinite(loss) and math.isfinite(gradient_norm)
     spike = finite and state.is_spike(gradient_norm, config.train.spike_factor)
     skipped = not finite or (spike and config.train.on_spike == "skip")
@@ -88,14 +89,15 @@ def train_step(
     return StepResult(loss, gradient_norm, tokens, skipped, spike, stop=float(totals[1]) > 0)
 
 
-def summed_loss(model: nn.Module, batch: Batch, *, device: torch.device, chunk_tokens: int) -> Tensor:
+def summed_loss(model: nn.Module, batch: Batch, *, mesh: Mesh, chunk_tokens: int) -> Tensor:
     """Run the model on one batch and return the loss summed over its targets, float32 scalar, nats."""
-    positions_BT, document_BT = batch.positions_BT, batch.document_BT
+    device, positions_BT, document_BT = mesh.device, batch.positions_BT, batch.document_BT
+    targets_BT = batch.targets_BT.to(device)
     loss: Tensor = model(
         batch.tokens_BT.to(device),
         positions_BT=None if positions_BT is None else positions_BT.to(device),
         mask_BTT=None if document_BT is None else document_mask_BTT(document_BT.to(device)),
-        head=ChunkedCrossEntropy(batch.targets_BT.to(device), chunk_tokens=chunk_tokens),
+        head=ChunkedCrossEntropy(targets_BT, chunk_tokens=chunk_tokens, ranks=mesh.sharing_products),
     )
     return loss
 
@@ -108,7 +110,7 @@ def _accumulate(
     for index, batch in enumerate(micro_batches):
         last = index == len(micro_batches) - 1
         with nullcontext() if last else no_sync(model):
-            loss = summed_loss(model, batch, device=mesh.device, chunk_tokens=config.train.loss_chunk_tokens)
+            loss = summed_loss(model, batch, mesh=mesh, chunk_tokens=config.train.loss_chunk_tokens)
             (loss / tokens).backward()
             loss_sum += loss.detach()
     return loss_sum
