@@ -62,7 +62,7 @@ MEMBERS = {
         name="pywb",
         version="2.10.0",
         sha256="5ae43c9b2a5321e39b9c8e16538bfbc0146eeb6fe26713232e45378b774a1a96",
-        licence="GPL-3.0-or-later",
+        licence="GPL-3.0-only",
         backend="setuptools.build_meta",
     ): {"iana-warc": "pywb-2.10.0/sample_archive/warcs/iana.warc.gz"},
 }
