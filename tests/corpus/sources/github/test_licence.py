@@ -20,6 +20,10 @@ ALLOWED = licence.PERMISSIVE
     [
         ("MIT", True),
         ("mit", True),
+        ("MIT OR )", False),
+        ("MIT OR OR", False),
+        ("MIT OR AND", False),
+        ("(MIT OR WITH)", False),
         ("GPL-3.0-only", False),
         ("MIT OR GPL-2.0-only", True),
         ("MIT AND GPL-2.0-only", False),

@@ -107,7 +107,7 @@ def _both(tokens: list[str], allowed: Collection[str], depth: int) -> tuple[bool
 
 
 def _one(tokens: list[str], allowed: Collection[str], depth: int) -> tuple[bool, list[str]]:
-    if not tokens or depth > 20:
+    if not tokens or depth > 20 or tokens[0].upper() in {")", "AND", "OR", "WITH"}:
         return False, ["?"]
     if tokens[0] == "(":
         value, rest = _either(tokens[1:], allowed, depth + 1)
