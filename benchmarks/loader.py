@@ -63,7 +63,7 @@ def training_tokens_per_second(path: Path) -> float | None:
     """Return our training speed from the results of train_cpu.py, None if it has not been run."""
     if not path.is_file():
         return None
-    return float(json.loads(path.read_text())["tokens_per_second"]["criadero"])
+    return float(json.loads(path.read_text())["ours"])
 
 
 def main() -> None:

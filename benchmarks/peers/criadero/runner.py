@@ -47,6 +47,7 @@ def run_config(shape: dict[str, Any]) -> RunConfig:
             "batch_tokens": shape["batch"] * shape["seq_len"],
             "micro_batch_sequences": shape["batch"],
             "device": "cpu",
+            "compile": shape["compile"],
         },
         "optimizer": {
             "learning_rate": adamw["lr"],

@@ -1,5 +1,6 @@
 """Hugging Face's `LlamaForCausalLM` as its Trainer runs it with `bf16=True`: float32 weights, bfloat16
-autocast, SDPA attention, the model's own loss, clip, fused AdamW."""
+autocast, SDPA attention, the model's own loss, clip, fused AdamW; the whole model compiled where its
+`torch_compile=True` would."""
 
 from __future__ import annotations
 
@@ -27,9 +28,11 @@ def training(shape: dict[str, Any]) -> Iterator[tuple[Callable[..., float], int]
     model = LlamaForCausalLM(config).train()
     optimizer = torch.optim.AdamW(model.parameters(), fused=True, **shape["adamw"])
 
+    run = torch.compile(model) if shape["compile"] else model
+
     def step(tokens_BT: torch.Tensor, targets_BT: torch.Tensor) -> float:
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = model(input_ids=tokens_BT, labels=targets_BT, shift_labels=targets_BT).loss
+            loss = run(input_ids=tokens_BT, labels=targets_BT, shift_labels=targets_BT).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), shape["clip_norm"])
         optimizer.step()

@@ -1,5 +1,6 @@
 """litgpt's `GPT` in a Llama configuration as `litgpt pretrain` runs it: Fabric with `bf16-mixed` (float32
-weights, bfloat16 autocast), its chunked cross-entropy, Fabric's clip, fused AdamW."""
+weights, bfloat16 autocast), its chunked cross-entropy, Fabric's clip, fused AdamW; there the model is always
+compiled before Fabric sets it up, here in one of the two modes."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ def training(shape: dict[str, Any]) -> Iterator[tuple[Callable[..., float], int]
         mlp_class_name="LLaMAMLP",
     )
     fabric = L.Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
-    model = fabric.setup(GPT(config))
+    plain = GPT(config)
+    model = fabric.setup(torch.compile(plain) if shape["compile"] else plain)
     optimizer = fabric.setup_optimizers(torch.optim.AdamW(model.parameters(), fused=True, **shape["adamw"]))
 
     def step(tokens_BT: torch.Tensor, targets_BT: torch.Tensor) -> float:
