@@ -68,6 +68,7 @@ def run_until_end(
     *args: Any,
     timeout: float = 60,
     collective_seconds: float = 30,
+    hang_report: Path | None = None,
     **parallel: Any,
 ) -> list[Outcome]:
     """Call `function(mesh, *args)` on every rank and wait until all processes have ended."""
@@ -76,10 +77,11 @@ def run_until_end(
     answers = context.Queue()
     where = (Path(sys.modules[function.__module__].__file__ or ""), function.__qualname__)
     address = f"127.0.0.1:{free_port()}"
+    waits = {"timeout_seconds": collective_seconds, "hang_report": hang_report}
     processes = [
         context.Process(
             target=_rank,
-            args=(rank, world_size, address, where, args, parallel, collective_seconds, answers),
+            args=(rank, world_size, address, where, args, parallel, waits, answers),
         )
         for rank in range(world_size)
     ]
@@ -117,7 +119,7 @@ def _rank(
     where: Any,
     args: Any,
     parallel: Any,
-    collective_seconds: float,
+    waits: dict[str, Any],
     answers: Any,
 ) -> None:
     import torch
@@ -130,8 +132,8 @@ def _rank(
     launch = Launch(rank, rank, world_size, address)
     try:
         function = _import(*where)
-        with distributed(launch, torch.device("cpu"), timeout_seconds=collective_seconds) as device:
-            mesh = build_mesh(ParallelConfig(**parallel), device, timeout_seconds=collective_seconds)
+        with distributed(launch, torch.device("cpu"), **waits) as device:
+            mesh = build_mesh(ParallelConfig(**parallel), device, timeout_seconds=waits["timeout_seconds"])
             value = function(mesh, *args)
             del mesh
         answers.put((rank, None, value))

@@ -6,6 +6,7 @@
     runs/NAME/status.json        running | finished | stopped | failed, and at which step
     runs/NAME/metrics.jsonl      one JSON object a line, each with its `step`
     runs/NAME/energy.jsonl       the energy ledger
+    runs/NAME/hang-report.txt    what every rank was doing when one of them kept the others waiting
     runs/NAME/checkpoints/  model/  loss.png
 
 Entry points: `RunFolder` for the one writer, `find_runs` and `summarise` for readers.
@@ -35,6 +36,7 @@ from criadero.errors import RunError
 from criadero.notices import say_once
 
 METRICS = "metrics.jsonl"
+HANG_REPORT = "hang-report.txt"
 STATES = ("running", "finished", "stopped", "failed")
 
 

@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -21,6 +21,7 @@ from torch._C._distributed_c10d import HashStore
 
 from criadero.errors import DistributedError, ResourceError, StoppedEarly
 from criadero.parallel.failure import explain
+from criadero.parallel.watchdog import Watchdog, collective_timeout
 
 
 @dataclass(frozen=True)
@@ -103,49 +104,76 @@ def _first_slurm_host(environ: Mapping[str, str]) -> str | None:
 
 
 @contextmanager
-def distributed(launch: Launch, device: torch.device, *, timeout_seconds: float) -> Iterator[torch.device]:
+def distributed(
+    launch: Launch, device: torch.device, *, timeout_seconds: float, hang_report: Path | None = None
+) -> Iterator[torch.device]:
     """Join the process group, yield this rank's own device, leave the group again.
 
     CPU tensors travel by gloo, CUDA tensors by NCCL. Models, meshes and checkpoint groups must be local to
     a function called inside the block: what still refers to the group when it is destroyed makes gloo
     abort the process at exit now and then.
 
+    Args:
+        hang_report: file for what every rank was doing, should one keep the others waiting.
+
     Raises:
-        DistributedError: the ranks did not meet, or one of them died or failed (it is named).
+        DistributedError: the ranks did not meet, or one of them died, failed or hangs (it is named).
         ResourceError: this machine has fewer GPUs than ranks.
     """
     device = _own_device(launch, device)
     _join(launch, device, timeout_seconds=timeout_seconds)
+    watchdog = _start_watchdog(launch, device, timeout_seconds=timeout_seconds, report=hang_report)
     try:
         yield device
     except StoppedEarly as outcome:
         # All ranks agreed to stop at this step, so this is an orderly end.
         traceback.clear_frames(outcome.__traceback__)
-        _leave_together()
+        _leave_together(watchdog)
         raise
     except BaseException as problem:
-        explanation = explain(problem, rank=launch.rank, world_size=launch.world_size)
+        explanation = explain(problem, rank=launch.rank, world_size=launch.world_size, watchdog=watchdog)
         traceback.clear_frames(problem.__traceback__)
-        _leave_alone(device)
+        _leave_alone(device, watchdog)
         if explanation is not None:
             raise explanation from problem
         raise
-    _leave_together()
+    _leave_together(watchdog)
 
 
-def _leave_together() -> None:
+def _start_watchdog(
+    launch: Launch, device: torch.device, *, timeout_seconds: float, report: Path | None
+) -> Watchdog | None:
+    """Start what answers for this rank while it trains; None for a single rank, which nobody waits for."""
+    if launch.world_size == 1:
+        return None
+    watchdog = Watchdog(
+        dist.distributed_c10d._get_default_store(),
+        rank=launch.rank,
+        world_size=launch.world_size,
+        report=report,
+        step_seconds=timeout_seconds if device.type == "cuda" else None,
+    )
+    watchdog.start()
+    return watchdog
+
+
+def _leave_together(watchdog: Watchdog | None) -> None:
     """Tear down in the only order that is safe: meet, drop what refers to the group, destroy it."""
+    if watchdog is not None:
+        watchdog.stop()
     dist.barrier()
     gc.collect()
     dist.destroy_process_group()
 
 
-def _leave_alone(device: torch.device) -> None:
+def _leave_alone(device: torch.device, watchdog: Watchdog | None) -> None:
     """Close this rank's connections without a collective: the others may be anywhere.
 
     They notice at once. Shutting NCCL down waits for collectives that will never come, so on CUDA the end
     of the process does it.
     """
+    if watchdog is not None:
+        watchdog.stop()
     gc.collect()
     if device.type != "cuda" or dist.get_world_size() == 1:
         dist.destroy_process_group()
@@ -167,7 +195,7 @@ def _own_device(launch: Launch, device: torch.device) -> torch.device:
 
 def _join(launch: Launch, device: torch.device, *, timeout_seconds: float) -> None:
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    timeout = timedelta(seconds=timeout_seconds)
+    timeout = collective_timeout(device, timeout_seconds)
     try:
         if launch.address is None:
             dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1, timeout=timeout)

@@ -13,6 +13,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from criadero.parallel.collectives import any_rank, sum_over_batch
 from criadero.parallel.mesh import Mesh
+from criadero.parallel.watchdog import set_phase
 from criadero.shards.config import DataConfig
 from criadero.shards.held_out import HeldOut
 from criadero.shards.read import ShardSet
@@ -75,6 +76,7 @@ def score_heldout(
 
     Every rank runs the same number of batches, because each forward pass gathers weights from all ranks.
     """
+    set_phase("held-out scoring")
     scores: dict[str, HeldOutScore] = {}
     with torch.no_grad(), _evaluating(model):
         for name, part in heldout.items():

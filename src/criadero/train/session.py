@@ -29,6 +29,7 @@ from criadero.notices import say_once
 from criadero.parallel.collectives import any_rank, everywhere, require_same, sum_over_ranks
 from criadero.parallel.launch import Launch
 from criadero.parallel.mesh import Mesh
+from criadero.parallel.watchdog import set_phase
 from criadero.runs import RunFolder
 from criadero.shards.batches import Batches
 from criadero.sinks import Sink, open_sinks
@@ -80,6 +81,7 @@ class Session:
 
     def save(self) -> None:
         """Write a checkpoint of the current state, unless this step has one."""
+        set_phase("saving")
         if self.state.step in {self.first_state.step, self.checkpointer.wait()}:
             return
         values = {
