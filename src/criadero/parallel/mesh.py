@@ -15,6 +15,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from criadero.errors import DistributedError
 from criadero.parallel.config import ParallelConfig
+from criadero.parallel.watchdog import collective_timeout
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def build_mesh(config: ParallelConfig, device: torch.device, *, timeout_seconds:
         # Not used here by name: DTensor finds it and sums over both dimensions at once, in clipping.
         meshes.append(grid["dp_shard", "tp"]._flatten("dp_shard_tp"))
     for mesh in meshes:
-        _set_timeout(mesh, timeout_seconds)
+        _set_timeout(mesh, collective_timeout(device, timeout_seconds))
     return Mesh(device, grid, data_parallel, data_parallel.get_local_rank(), data_parallel.size())
 
 
@@ -91,7 +92,7 @@ def _shape(config: ParallelConfig, world_size: int) -> tuple[int, int, int]:
     return config.dp_replicate, dp_shard, config.tp
 
 
-def _set_timeout(mesh: DeviceMesh, timeout_seconds: float) -> None:
+def _set_timeout(mesh: DeviceMesh, timeout: timedelta) -> None:
     """Give the groups of a mesh the run's timeout: new groups start with torch's own, up to 30 minutes."""
     for group in mesh.get_all_groups():
-        dist.distributed_c10d._set_pg_timeout(timedelta(seconds=timeout_seconds), group)
+        dist.distributed_c10d._set_pg_timeout(timeout, group)
