@@ -10,6 +10,7 @@ from criadero.formats.huggingface import save_model
 from criadero.model.init import initialize
 from criadero.model.transformer import Transformer
 from criadero.tokenizer import tokenizer as tokenizers
+from criadero.train import build
 from criadero.train.build import build_model, choose_device
 from tiny_run import TinyRun
 from train.one_rank import one_rank
@@ -56,6 +57,19 @@ def test_weights_of_another_shape_are_refused_with_the_settings_that_fit(tiny: T
     with pytest.raises(ConfigError, match=r"12 tensors differ") as problem:
         built(config)
     assert "'hidden_dim': 48" in problem.value.hint
+
+
+def test_a_model_is_composed_in_this_order(tiny: TinyRun, tmp_path, monkeypatch):
+    steps = ["share_products", "multiply_in_fp8", "recompute_layers", "compile_layers", "parallelize"]
+    taken = []
+    for step in steps:
+        monkeypatch.setattr(build, step, lambda *_, _step=step, **__: taken.append(_step))
+    monkeypatch.setattr(Transformer, "to_empty", lambda *_, **__: taken.append("to_empty"))
+    monkeypatch.setattr(build, "initialize", lambda *_: taken.append("initialize"))
+    settings = ["model.hidden_dim=64", "train.fp8=true", "train.device=auto", "train.recompute=paper"]
+    with one_rank() as mesh:
+        build_model(tiny.run_config(tmp_path, *settings, "train.compile=true", "model.num_heads=2"), mesh)
+    assert taken == [*steps, "to_empty", "initialize"]
 
 
 def test_cuda_is_refused_where_there_is_none_and_auto_takes_what_there_is(monkeypatch):

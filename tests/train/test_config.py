@@ -106,3 +106,15 @@ def test_what_tensor_parallelism_cannot_cut_is_refused_with_every_reason():
         assert f"{setting} must be a multiple of parallel.tp (2)" in str(caught.value)
     assert "data.seq_len (6) must be a multiple of parallel.tp x parallel.tp_chunks (4)" in str(caught.value)
     assert "hidden_dim" not in str(caught.value)
+
+
+def test_8_bit_products_ask_for_widths_of_16_no_tensor_parallelism_and_a_gpu():
+    load(train={"tokens": 10**12, "fp8": True})
+    said = faults(
+        model={"preset": "7b", "hidden_dim": 11000},
+        train={"tokens": 10**12, "fp8": True, "device": "cpu"},
+        parallel={"tp": 2},
+    )
+    assert "with train.fp8, model.hidden_dim (11000) must be a multiple of 16" in said
+    assert "train.fp8 works with parallel.tp=1, not with 2" in said
+    assert "train.fp8 needs train.device=cuda or auto" in said

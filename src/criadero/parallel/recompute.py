@@ -23,7 +23,7 @@ from criadero.model.transformer import Transformer, TransformerLayer
 
 # By name, because not every release of torch has all of them. No `bmm`: inside a layer that is attention
 # written out, whose weights, one for each pair of tokens, are what must not be kept.
-PRODUCTS = ("aten.mm.default", "aten.linear.default", "aten._scaled_mm.default")
+PRODUCTS = ("aten.mm.default", "aten._scaled_mm.default")
 ATTENTION = (
     "aten._scaled_dot_product_flash_attention_for_cpu.default",
     "aten._scaled_dot_product_flash_attention.default",
@@ -31,12 +31,11 @@ ATTENTION = (
     "aten._scaled_dot_product_cudnn_attention.default",
     "aten._scaled_dot_product_fused_attention_overrideable.default",
 )
-# Sums over ranks; gathering, whose result is as large as the whole sequence, is what is repeated.
-EXCHANGE = ("_c10d_functional.reduce_scatter_tensor.default", "_c10d_functional.all_reduce.default")
-_KEPT = frozenset((*PRODUCTS, *ATTENTION, *EXCHANGE))
-# Products and attention of our own; see `parallel.exchange`.
+# One number, for which a whole tensor was read: the scale of 8-bit products.
+SCALE = ("aten.max.default",)
+_KEPT = frozenset((*PRODUCTS, *ATTENTION, *SCALE))
+# Products that ranks share, see `parallel.exchange`: each is one operator, its exchange in it.
 _OWN = "criadero."
-_LAST = frozenset((*PRODUCTS, "criadero.multiply_and_add_up.default"))
 
 Contexts = Callable[[], tuple[AbstractContextManager[Any], AbstractContextManager[Any]]]
 
@@ -75,8 +74,8 @@ def _keep_products(model: Transformer) -> Contexts:
 
     def policy(_context: Any, operator: Any, *args: Any, **_kwargs: Any) -> CheckpointPolicy:
         name = str(operator)
-        # The layer's last product is never repeated: nothing after it needs its result for the backward.
-        if name in _LAST and args[0].shape[-1] == last_width:
+        # The backward pass needs nothing that comes after the input of the last product: it is not repeated.
+        if name in PRODUCTS and args[0].shape[-1] == last_width:
             return CheckpointPolicy.PREFER_RECOMPUTE
         kept = name in _KEPT or name.startswith(_OWN)
         return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE
@@ -85,15 +84,15 @@ def _keep_products(model: Transformer) -> Contexts:
 
 
 def _width_of_last_product(model: Transformer) -> int | None:
-    """Return how many numbers of a token `down_proj` takes on this rank; None if another product does too."""
+    """Return how many numbers of a token `down_proj` takes, if that tells it from the others; else None.
+
+    None as well where ranks share the product or 8 bits do it: such operators ask for what their backward
+    needs only once they are done, so the last one would be repeated.
+    """
     layer = model.layers[0]
     assert isinstance(layer, TransformerLayer)
-    attention, feed_forward = layer.attention, layer.feed_forward
-    last = _width(feed_forward.down_proj)
-    others = (attention.q_proj, attention.o_proj, feed_forward.gate_proj)
-    return None if last in {_width(linear) for linear in others} else last
-
-
-def _width(linear: nn.Linear) -> int:
-    weight = linear.weight
-    return (weight.to_local() if isinstance(weight, DTensor) else weight).shape[1]
+    down = layer.feed_forward.down_proj
+    if type(down) is not nn.Linear or isinstance(down.weight, DTensor):
+        return None
+    others = {layer.attention.q_proj.in_features, layer.attention.o_proj.in_features}
+    return None if down.in_features in others else down.in_features

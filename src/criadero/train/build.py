@@ -1,7 +1,8 @@
 """Building what a rank trains with: the sharded model with its first weights, and its device.
 
-The order is the one FSDP2 asks for: meta device, compile, shard, then memory for this rank's shards only,
-then values, which are a pure function of seed and name or come from another model.
+Each step of `build_model` sees what the one before left: products are shared, then done in 8 bits; layers are
+told what to keep, and compiled with that inside; FSDP2 shards them; only then is there memory, for this
+rank's shards alone, and values, which are a pure function of seed and name or come from another model.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from criadero.model.init import initialize
 from criadero.model.transformer import Transformer
 from criadero.notices import say_once
 from criadero.parallel.compile import compile_layers
+from criadero.parallel.fp8 import multiply_in_fp8
 from criadero.parallel.mesh import Mesh
 from criadero.parallel.parallelize import parallelize
 from criadero.parallel.recompute import recompute_layers
@@ -49,6 +51,8 @@ def build_model(config: RunConfig, mesh: Mesh) -> Transformer:
     with torch.device("meta"):
         model = Transformer(config.model)
     share_products(model, mesh, chunks=config.parallel.tp_chunks)
+    if config.train.fp8:
+        multiply_in_fp8(model, mesh.device)
     recompute_layers(model, config.train.recompute)
     if config.train.compile:
         compile_layers(model, mesh.device)

@@ -185,6 +185,7 @@ class RunConfig(Config):
                 f"train.batch_tokens ({train.batch_tokens})"
             )
         faults += self._faults_of_tensor_parallelism()
+        faults += self._faults_of_fp8() if train.fp8 else []
         if faults:
             raise ValueError("; ".join(faults))
         return self
@@ -204,6 +205,27 @@ class RunConfig(Config):
             for name, (value, by, parts) in cut.items()
             if value % parts
         ]
+
+    def _faults_of_fp8(self) -> list[str]:
+        """Say what the kernels of 8-bit products cannot do."""
+        model = self.model
+        multiplied = {
+            "model.dim": model.dim,
+            "model.hidden_dim": model.hidden_dim,
+            "the width of all query heads": model.num_heads * model.head_dim,
+            "the width of all key heads": model.num_kv_heads * model.head_dim,
+            "data.seq_len": self.data.seq_len,
+        }
+        faults = [
+            f"with train.fp8, {name} ({value}) must be a multiple of 16"
+            for name, value in multiplied.items()
+            if value % 16
+        ]
+        if self.parallel.tp > 1:
+            faults.append(f"train.fp8 works with parallel.tp=1, not with {self.parallel.tp}")
+        if self.train.device == "cpu":
+            faults.append("train.fp8 needs train.device=cuda or auto")
+        return faults
 
     @property
     def batch_sequences(self) -> int:
