@@ -8,8 +8,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from criadero.parallel.mesh import Mesh
 from criadero.shards.batch import IGNORED
 from criadero.train.loss import ChunkedCrossEntropy
+from ranks import run_ranks
 
 B, T, D, V = 3, 7, 5, 11
 
@@ -125,3 +127,34 @@ def test_the_logits_never_exist_whole_and_nothing_of_their_size_is_saved():
         loss.backward()
     assert sorted(saved) == sorted([tokens * width, vocabulary * width])
     assert largest.elements <= chunk_tokens * vocabulary < tokens * vocabulary // 7
+
+
+def with_a_third_of_the_vocabulary(mesh: Mesh) -> float:
+    """Check this rank's part of everything; return the loss."""
+    ranks, rank = mesh.sharing_products, mesh.tensor_parallel.get_local_rank()
+    vocabulary, chunk_tokens = 96, 4
+    hidden_BTD, _, targets_BT = inputs()
+    targets_BT = targets_BT.where(targets_BT == IGNORED, targets_BT * 9)
+    weight_VD = torch.randn(vocabulary, D, generator=torch.Generator().manual_seed(1))
+    expected, d_hidden_BTD, d_weight_VD = reference(hidden_BTD, weight_VD, targets_BT, scale=0.37)
+    part = slice(32 * rank, 32 * rank + 32)
+    own_VD = weight_VD[part].clone().requires_grad_()
+    with LargestTensor() as largest:
+        loss = ChunkedCrossEntropy(targets_BT, chunk_tokens=chunk_tokens, ranks=ranks)(hidden_BTD, own_VD)
+        (loss * 0.37).backward()
+    torch.testing.assert_close(loss.detach().double(), expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(own_VD.grad.double(), d_weight_VD[part], rtol=1e-6, atol=1e-6)
+    torch.distributed.all_reduce(hidden_BTD.grad)
+    torch.testing.assert_close(hidden_BTD.grad.double(), d_hidden_BTD, rtol=1e-6, atol=1e-6)
+    assert largest.elements <= own_VD.numel() < B * T * vocabulary // 3
+    with torch.no_grad():
+        huge = ChunkedCrossEntropy(targets_BT, chunk_tokens=chunk_tokens, ranks=ranks)(
+            hidden_BTD * 1e4, own_VD
+        )
+    assert huge.isfinite()
+    return loss.item()
+
+
+def test_ranks_that_share_the_vocabulary_have_the_same_loss_and_their_part_of_the_gradients():
+    losses = run_ranks(with_a_third_of_the_vocabulary, 3, tp=3)
+    assert len(set(losses)) == 1
