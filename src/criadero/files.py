@@ -128,6 +128,20 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
+def append_line(path: Path, line: str, *, durable: bool) -> None:
+    """Append a line; what an earlier process left torn is closed with a line end first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as stream:
+        if stream.seek(0, os.SEEK_END) > 0:
+            stream.seek(-1, os.SEEK_END)
+            if stream.read(1) != b"\n":
+                line = "\n" + line
+        stream.write(line.encode() + b"\n")
+        stream.flush()
+        if durable:
+            os.fsync(stream.fileno())
+
+
 def read_json(path: Path, *, max_bytes: int = 1 << 28, error: type[CriaderoError] = DataError) -> Any:
     """Read a JSON file of bounded size.
 

@@ -5,11 +5,12 @@
     runs/NAME/run.lock           who writes here: host, pid, start time
     runs/NAME/status.json        running | finished | stopped | failed, and at which step
     runs/NAME/metrics.jsonl      one JSON object a line, each with its `step`
+    runs/NAME/events.jsonl       spikes, skipped steps, roll-backs and resumes; only ever appended to
     runs/NAME/energy.jsonl       the energy ledger
     runs/NAME/hang-report.txt    what every rank was doing when one of them kept the others waiting
     runs/NAME/checkpoints/  model/  loss.png
 
-Entry points: `RunFolder` for the one writer, `find_runs` and `summarise` for readers.
+Entry points: `RunFolder` for the one writer, `find_runs`, `summarise` and `first_sample` for readers.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from criadero.errors import RunError
 from criadero.notices import say_once
 
 METRICS = "metrics.jsonl"
+EVENTS = "events.jsonl"
 HANG_REPORT = "hang-report.txt"
 STATES = ("running", "finished", "stopped", "failed")
 
@@ -110,6 +112,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.model = path / "model"
         self.metrics_path = path / METRICS
+        self.events_path = path / EVENTS
         self._lock = RunLock(path)
         self._metrics: IO[str] | None = None
 
@@ -142,14 +145,35 @@ class RunFolder:
         """Open metrics.jsonl for appending, without lines after `resumed_step` and without a torn one."""
         kept = [row for row in read_metrics(self.metrics_path) if row["step"] <= resumed_step]
         files.write_text(self.metrics_path, "".join(json.dumps(row) + "\n" for row in kept))
+        if self._metrics is not None:
+            self._metrics.close()
         self._metrics = self.metrics_path.open("a")
 
     def write_metrics(self, step: int, values: Mapping[str, Any]) -> None:
         """Append one line; it is in the kernel's hands when this returns. JSON has no NaN: that is null."""
         assert self._metrics is not None
-        finite = {name: None if _is_not_finite(value) else value for name, value in values.items()}
-        self._metrics.write(json.dumps({"step": step, **finite}, allow_nan=False) + "\n")
+        self._metrics.write(_json_line({"step": step, **values}) + "\n")
         self._metrics.flush()
+
+    def write_event(self, event: str, step: int, **values: Any) -> None:
+        """Append one line to events.jsonl; it is on the disk when this returns."""
+        line = _json_line({"event": event, "step": step, "time": time.time(), **values})
+        files.append_line(self.events_path, line, durable=True)
+
+    def roll_back_to(self, step: int, *, rollbacks: int) -> dict[str, Any] | None:
+        """Return the event of a roll-back to the checkpoint of `step` that this checkpoint knows nothing of.
+
+        Args:
+            step: the step of the checkpoint that is resumed from.
+            rollbacks: how many roll-backs its state has counted.
+        """
+        course = _rollbacks_in_force(read_events(self.events_path))
+        return next((e for e in course if e["to_step"] == step and e["rollbacks"] > rollbacks), None)
+
+
+def _json_line(values: Mapping[str, Any]) -> str:
+    finite = {name: None if _is_not_finite(value) else value for name, value in values.items()}
+    return json.dumps(finite, allow_nan=False)
 
 
 def _is_not_finite(value: Any) -> bool:
@@ -157,7 +181,50 @@ def _is_not_finite(value: Any) -> bool:
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the metrics of a run without torn lines; nothing if the file is missing.
+    """Yield the metrics of a run without torn lines; nothing if the file is missing."""
+    yield from _read_lines(path)
+
+
+def read_events(path: Path) -> list[dict[str, Any]]:
+    """Return what happened to a run, oldest first; empty if the file is missing."""
+    events = [row for row in _read_lines(path) if isinstance(row.get("event"), str)]
+    whole = ("to_step", "next_sample", "rollbacks", "spikes", "skipped_steps")
+    return [
+        row
+        for row in events
+        if row["event"] != "rollback" or all(isinstance(row.get(name), int) for name in whole)
+    ]
+
+
+def _rollbacks_in_force(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the roll-backs that the run's present course went through, oldest first.
+
+    One that went further back leaves out those to later steps; so does a resume from a checkpoint before it.
+    """
+    course: list[dict[str, Any]] = []
+    for event in events:
+        if event["event"] == "rollback":
+            course = [e for e in course if e["to_step"] < event["to_step"]] + [event]
+        elif event["event"] == "resumed":
+            known = event.get("rollbacks", 0)
+            course = [e for e in course if e["rollbacks"] <= known]
+    return course
+
+
+def first_sample(folder: Path, step: int, batch_sequences: int) -> int:
+    """Return the first training sample of a step, from 1, of a run's present course.
+
+    Args:
+        folder: the run folder.
+        batch_sequences: samples of one step.
+    """
+    before = [e for e in _rollbacks_in_force(read_events(folder / EVENTS)) if e["to_step"] < step]
+    start, sample = (before[-1]["to_step"], before[-1]["next_sample"]) if before else (0, 0)
+    return int(sample + (step - 1 - start) * batch_sequences)
+
+
+def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the objects with a `step` in a file of one a line.
 
     A kill tears the last line; a disk that was full for a while tears one in the middle.
     """

@@ -124,6 +124,62 @@ def nan_loss(step: int, rank: int) -> None:
     stepping._accumulate, loop.train_step = poisoned, watched
 
 
+def spike_at_samples(samples: list[int]) -> None:
+    """The gradient of a micro-batch with one of these training samples is a thousand times too large."""
+    from criadero.train import step as stepping
+
+    original = stepping.summed_loss
+
+    def spiking(model: Any, batch: Any, **options: Any) -> Any:
+        loss = original(model, batch, **options)
+        hit = set(batch.sample_indices) & set(samples)
+        return loss + (loss - loss.detach()) * 1e3 if hit else loss
+
+    stepping.summed_loss = spiking
+
+
+def kill_in_rollback(number: int, before: str) -> None:
+    """SIGKILL this process in its `number`-th roll-back, from 1, before a method of the session is called."""
+    from criadero.train.session import Session
+
+    roll_back, method = Session.roll_back, getattr(Session, before)
+    count = 0
+    inside = False
+
+    def counted(session: Any) -> bool:
+        nonlocal count, inside
+        count, inside = count + 1, True
+        try:
+            return roll_back(session)
+        finally:
+            inside = False
+
+    def deadly(*args: Any, **options: Any) -> Any:
+        if inside and count == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return method(*args, **options)
+
+    Session.roll_back = counted
+    setattr(Session, before, deadly)
+
+
+def kill_at_step(step: int) -> None:
+    """SIGKILL this process when `step`, from 1, is about to begin for the second time."""
+    from criadero.train import loop
+
+    original = loop.train_step
+    seen = 0
+
+    def train_step(*args: Any, **options: Any) -> Any:
+        nonlocal seen
+        seen += options["state"].step + 1 == step
+        if seen == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*args, **options)
+
+    loop.train_step = train_step
+
+
 def terminate_at_step(step: int, rank: int = 0) -> None:
     """SIGTERM this process, if it is that rank, just before `step`, which becomes the last."""
     from criadero.train import loop
@@ -205,6 +261,9 @@ FAULTS = {
         limit_file_bytes,
         log_samples,
         nan_loss,
+        spike_at_samples,
+        kill_in_rollback,
+        kill_at_step,
         terminate_at_step,
         terminate_in,
         slow_import,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Protocol
 
+from criadero import files
 from criadero.carbon.reading import EnergyComponent, EnergyReading, kgco2e, measured_fraction
 from criadero.errors import DataError, StoppedEarly
 
@@ -106,23 +106,9 @@ class LedgerSegment:
         known = {"format_version": FORMAT_VERSION, "event": event, "time": time, **self._identity}
         line = json.dumps({**known, **values})
         try:
-            _append_line(self.path, line, durable=durable)
+            files.append_line(self.path, line, durable=durable)
         except OSError as problem:
             logger.warning("the energy ledger `%s` cannot be written: %s", self.path, problem.strerror)
-
-
-def _append_line(path: Path, line: str, *, durable: bool) -> None:
-    """Append a line; what an earlier process left torn is closed with a line end first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b") as stream:
-        if stream.seek(0, os.SEEK_END) > 0:
-            stream.seek(-1, os.SEEK_END)
-            if stream.read(1) != b"\n":
-                line = "\n" + line
-        stream.write(line.encode() + b"\n")
-        stream.flush()
-        if durable:
-            os.fsync(stream.fileno())
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ from criadero.parallel.collectives import everywhere, gather
 def find_newest_good(
     folder: Path,
     *,
+    at_most: int | None = None,
     verify: bool = True,
     on_skip: Callable[[Path, str], None] | None = None,
     group: dist.ProcessGroup | None = None,
@@ -47,6 +48,7 @@ def find_newest_good(
 
     Args:
         folder: the checkpoints folder of a run; it need not exist.
+        at_most: look at no later step.
         verify: hash all files; else only look at the manifest and the sizes.
         on_skip: called with each checkpoint passed over and the reason.
         group: the ranks that share the work.
@@ -56,6 +58,8 @@ def find_newest_good(
     """
     skipped: list[str] = []
     for step in reversed(gather(steps_in(folder), group)[0]):
+        if at_most is not None and step > at_most:
+            continue
         path = step_folder(folder, step)
         try:
             verified_manifest(path, verify=verify, group=group)

@@ -106,6 +106,7 @@ def _show_step(run: Path, step: int, *, json: bool) -> None:
 
     from criadero import config
     from criadero.formats.load import load_tokenizer
+    from criadero.runs import first_sample
     from criadero.shards.batches import Batches
     from criadero.shards.describe import describe_step
     from criadero.shards.manifest import TOKENIZER_FOLDER
@@ -120,7 +121,7 @@ def _show_step(run: Path, step: int, *, json: bool) -> None:
         raise UsageError(f"`{run}` has {settings.total_steps:,} steps, there is no step {step:,}")
     tokenizer = load_tokenizer(settings.data.sources[0].path / TOKENIZER_FOLDER)
     count = settings.batch_sequences
-    samples = describe_step(Batches(settings.data), tokenizer, (step - 1) * count, count)
+    samples = describe_step(Batches(settings.data), tokenizer, first_sample(run, step, count), count)
     if json:
         print_json({"step": step, "samples": [asdict(sample) for sample in samples]})
         return

@@ -18,6 +18,8 @@ import torch
 from criadero.errors import StoppedEarly
 from criadero.parallel.launch import Launch, distributed
 from criadero.parallel.mesh import build_mesh
+from criadero.parallel.watchdog import set_phase
+from criadero.runs import HANG_REPORT
 from criadero.train.build import choose_device
 from criadero.train.config import RunConfig
 from criadero.train.export import write_model
@@ -65,7 +67,9 @@ def train(
     """
     launch, stop = launch or Launch(), stop or StopFlag()
     device = choose_device(config.train.device)
-    with distributed(launch, device, timeout_seconds=config.train.timeout_seconds) as own_device:
+    report = config.run.folder / HANG_REPORT
+    timeout_seconds = config.train.timeout_seconds
+    with distributed(launch, device, timeout_seconds=timeout_seconds, hang_report=report) as own_device:
         return _train_inside(config, own_device, launch, stop=stop, hooks=hooks, verify=verify)
 
 
@@ -97,6 +101,7 @@ def _run_steps(session: Session) -> None:
         world_size=mesh.dp_size,
         micro_count=config.train.micro_batch_sequences,
     )
+    set_phase("data")
     with steps:
         for micro_batches, next_sample in steps:
             for hook in session.hooks:
@@ -120,11 +125,14 @@ def _run_steps(session: Session) -> None:
                 spike=result.spike,
             )
             _log_step(session, result, rate)
+            rolled_back = _roll_back_if_due(session, result)
             if session.state.step >= config.total_steps:
                 return
-            _save_and_score_when_due(session)
+            if not rolled_back:
+                _save_and_score_when_due(session)
             if result.stop:
                 _stop(session)
+            set_phase("data")
 
 
 def _learning_rate(config: RunConfig, step: int) -> float:
@@ -160,9 +168,16 @@ def _log_step(session: Session, result: StepResult, rate: float) -> None:
 
 
 def _warn(session: Session, result: StepResult) -> None:
-    """Say on rank 0 what was wrong with a step's numbers, and how often it has been."""
+    """Say on rank 0 what was wrong with a step's numbers, and how often it has been; keep it as an event."""
     if session.run is None or not (result.skipped or result.spike):
         return
+    session.write_event(
+        "skipped" if result.skipped else "spike",
+        loss=result.loss,
+        gradient_norm=result.gradient_norm,
+        first_sample=session.state.next_sample - session.config.batch_sequences,
+        next_sample=session.state.next_sample,
+    )
     what = "the gradient norm is a spike" if result.spike else "loss or gradient is not finite"
     logger.warning(
         "step %d: %s (loss %.4g, gradient norm %.4g)%s; spikes so far: %d, skipped steps: %d",
@@ -174,6 +189,11 @@ def _warn(session: Session, result: StepResult) -> None:
         session.state.spikes,
         session.state.skipped_steps,
     )
+
+
+def _roll_back_if_due(session: Session, result: StepResult) -> bool:
+    """Return whether the run is at an earlier step now; the samples that come next do not change by that."""
+    return result.spike and session.config.train.on_spike == "rollback" and session.roll_back()
 
 
 def _save_and_score_when_due(session: Session) -> None:
@@ -226,6 +246,7 @@ def _finish(session: Session) -> TrainResult:
     """Save, then write the model folder, then score all held-out text."""
     session.save()
     session.checkpointer.wait_for(session.state.step)
+    set_phase("writing the model")
     model = write_model(session)
     heldout = _score(session, max_tokens=None)
     return TrainResult(session.state, heldout, session.update_ledger(), model)

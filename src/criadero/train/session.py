@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from criadero.errors import StoppedEarly
 from criadero.files import sha256_bytes
 from criadero.model.transformer import Transformer
 from criadero.notices import say_once
-from criadero.parallel.collectives import any_rank, everywhere, require_same, sum_over_ranks
+from criadero.parallel.collectives import any_rank, everywhere, gather, require_same, sum_over_ranks
 from criadero.parallel.launch import Launch
 from criadero.parallel.mesh import Mesh
 from criadero.parallel.watchdog import set_phase
@@ -54,7 +54,7 @@ class Session:
 
     Attributes:
         run: the run folder on rank 0, None on the others.
-        first_state: where this attempt began.
+        first_state: where this attempt began, moved by roll-backs so that the distance is the work done.
         earlier_joules: energy of earlier attempts at this run, of all ranks.
     """
 
@@ -82,7 +82,7 @@ class Session:
     def save(self) -> None:
         """Write a checkpoint of the current state, unless this step has one."""
         set_phase("saving")
-        if self.state.step in {self.first_state.step, self.checkpointer.wait()}:
+        if self.state.step == self.checkpointer.wait():
             return
         values = {
             "train": self.state.to_json(),
@@ -112,10 +112,80 @@ class Session:
         saved = read_state(path, verify=False)
         require_same_run(saved["config"], configuration.to_values(self.config))
         require_same_data(saved["data"], self.batches.fingerprints)
-        load(path, self.tensors(), verify=False, group=group)
-        set_optimizer_steps(self.optimizer, saved["optimizer_steps"])
-        self.state = self.first_state = TrainState.from_json(saved["train"])
+        self._load(path, saved)
+        state = TrainState.from_json(saved["train"])
+        self.state = self.first_state = self._after_roll_back(state)
         logger.info("resuming from `%s`", path)
+
+    def _after_roll_back(self, state: TrainState) -> TrainState:
+        """Return the state of a checkpoint as a roll-back to it left it, if there was one; collective."""
+        own = None if self.run is None else self.run.roll_back_to(state.step, rollbacks=state.rollbacks)
+        event = gather(own, self.checkpointer.group)[0]
+        return state if event is None else state.with_counters(event)
+
+    def _load(self, path: Path, saved: Mapping[str, Any]) -> None:
+        load(path, self.tensors(), verify=False, group=self.checkpointer.group)
+        set_optimizer_steps(self.optimizer, saved["optimizer_steps"])
+        self.checkpointer.last_saved_step = saved["train"]["step"]
+
+    def roll_back(self) -> bool:
+        """Go back to the newest good checkpoint, and on with the samples that come next now; collective.
+
+        The event is on the disk before anything changes: a run that is killed from here on finds it when it
+        resumes from that checkpoint, and so goes the same way.
+
+        Returns:
+            False, and nothing is changed, if there is no checkpoint.
+
+        Raises:
+            CheckpointError: there are checkpoints but none is whole.
+        """
+        set_phase("rolling back")
+        self.checkpointer.wait()
+        folder, group = self.checkpointer.folder, self.checkpointer.group
+        path = find_newest_good(folder, at_most=self.state.step, on_skip=_say_skipped, group=group)
+        if path is None:
+            if self.run is not None:
+                logger.warning("there is no checkpoint to go back to: the step was left out, no more")
+            return False
+        saved = read_state(path, verify=False)
+        before, target = self.state, TrainState.from_json(saved["train"])
+        counters = {**before.counters(), "rollbacks": before.rollbacks + 1}
+        self.write_event("rollback", to_step=target.step, first_sample=target.next_sample, **counters)
+        self._load(path, saved)
+        self.state = target.with_counters(counters)
+        # What was computed since stays counted: work of this attempt is the distance between both.
+        self.first_state = replace(
+            self.first_state,
+            step=self.first_state.step - (before.step - target.step),
+            tokens=self.first_state.tokens - (before.tokens - target.tokens),
+        )
+        self._restart_metrics()
+        self.speedometer.exclude_pause()
+        return True
+
+    def _restart_metrics(self) -> None:
+        if self.run is None:
+            return
+        logger.warning(
+            "rolled back to step %d, on with sample %d; roll-backs so far: %d",
+            self.state.step,
+            self.state.next_sample,
+            self.state.rollbacks,
+        )
+        try:
+            self.run.start_metrics(self.state.step)
+        except OSError as problem:
+            say_once(f"`{self.run.metrics_path}` cannot be written: {problem.strerror}; training goes on")
+
+    def write_event(self, event: str, **values: Any) -> None:
+        """Append to events.jsonl what happened at the current step (rank 0), if there is room."""
+        if self.run is None:
+            return
+        try:
+            self.run.write_event(event, self.state.step, **values)
+        except OSError as problem:
+            say_once(f"`{self.run.events_path}` cannot be written: {problem.strerror}; training goes on")
 
     def update_ledger(self) -> float:
         """Write this attempt's progress to the energy ledger; collective.
@@ -202,6 +272,8 @@ def _open_metrics(session: Session, stack: ExitStack) -> None:
         return
     configuration.save(session.config, session.run.path / "config.toml")
     session.run.start_metrics(session.state.step)
+    if session.state.step > 0 or session.run.events_path.exists():
+        session.write_event("resumed", rollbacks=session.state.rollbacks)
     session.sinks = open_sinks(session.config.run.sinks, session.run.path)
     for sink in session.sinks:
         stack.callback(sink.close)

@@ -12,6 +12,7 @@ from typing import Any
 
 from criadero.errors import CheckpointError
 
+_COUNTERS = ("next_sample", "skipped_steps", "spikes", "rollbacks")
 _WINDOW = 100
 _WARM = 20
 
@@ -24,8 +25,9 @@ class TrainState:
         step: optimizer steps taken or skipped.
         tokens: target tokens seen.
         next_sample: global index of the next training sequence; the loader's whole state.
-        skipped_steps: steps whose update was left out because of their numbers.
+        skipped_steps: steps whose update was left out because of their numbers; those of roll-backs too.
         spikes: gradient-norm spikes seen.
+        rollbacks: how often the run went back to an earlier checkpoint.
         recent_norms: gradient norms of the last steps, against which a spike is judged.
     """
 
@@ -34,6 +36,7 @@ class TrainState:
     next_sample: int = 0
     skipped_steps: int = 0
     spikes: int = 0
+    rollbacks: int = 0
     recent_norms: tuple[float, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -53,6 +56,14 @@ class TrainState:
             raise CheckpointError(
                 f"the training state in the checkpoint is not readable: {problem}"
             ) from None
+
+    def counters(self) -> dict[str, int]:
+        """Return what a roll-back does not take back: where the data go on, and what went wrong so far."""
+        return {name: getattr(self, name) for name in _COUNTERS}
+
+    def with_counters(self, values: Mapping[str, Any]) -> TrainState:
+        """Return this state, as a checkpoint has it, with the counters of the run that goes back to it."""
+        return TrainState.from_json(self.to_json() | {name: int(values[name]) for name in _COUNTERS})
 
     def is_spike(self, gradient_norm: float, factor: float) -> bool:
         """Whether a norm is more than `factor` times the median of the recent ones."""

@@ -15,11 +15,13 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from criadero.errors import DataError, NumericsError
 from criadero.parallel.collectives import clip_gradients, gather, sum_over_batch, sum_over_ranks
 from criadero.parallel.mesh import Mesh
 from criadero.parallel.parallelize import no_sync
+from criadero.parallel.watchdog import set_phase
 from criadero.shards.batch import Batch, document_mask_BTT
 from criadero.train.config import RunConfig
 from criadero.train.loss import ChunkedCrossEntropy
@@ -66,6 +68,7 @@ def train_step(
             skipped steps is used up; no parameter has changed.
         DataError: every sequence of the step was left out as damaged.
     """
+    set_phase("forward and backward")
     tokens = sum_over_batch(sum(batch.num_targets for batch in micro_batches), mesh)
     if tokens == 0:
         raise DataError(
@@ -74,14 +77,15 @@ def train_step(
         )
     loss_sum = _accumulate(model, micro_batches, mesh=mesh, config=config, tokens=tokens)
     totals = sum_over_ranks(torch.stack([loss_sum, loss_sum.new_tensor(float(stop_requested))]), mesh)
+    set_phase("optimizer")
     gradient_norm = clip_gradients(model.parameters(), config.optimizer.clip_norm)
     # Ranks that share a product have the same loss; all are added up, so that no rank's NaN is overlooked.
     loss = float(totals[0]) / mesh.tensor_parallel.size() / tokens
     finite = math.isfinite(loss) and math.isfinite(gradient_norm)
     spike = finite and state.is_spike(gradient_norm, config.train.spike_factor)
-    skipped = not finite or (spike and config.train.on_spike == "skip")
+    skipped = not finite or (spike and config.train.on_spike != "report")
     if skipped:
-        _require_skip_allowed(config, state, loss, gradient_norm, loss_sum)
+        _require_skip_allowed(config, state, loss, gradient_norm, _find_not_finite(model, loss_sum))
     else:
         set_learning_rate(optimizer, learning_rate)
         optimizer.step()
@@ -108,6 +112,7 @@ def _accumulate(
     """Forward and backward over this rank's micro-batches; gradients meet other ranks' at the last one."""
     loss_sum = torch.zeros((), dtype=torch.float32, device=mesh.device)
     for index, batch in enumerate(micro_batches):
+        set_phase("forward and backward")  # again, as a sign of life
         last = index == len(micro_batches) - 1
         with nullcontext() if last else no_sync(model):
             loss = summed_loss(model, batch, mesh=mesh, chunk_tokens=config.train.loss_chunk_tokens)
@@ -116,17 +121,34 @@ def _accumulate(
     return loss_sum
 
 
+def _find_not_finite(model: nn.Module, loss_sum: Tensor) -> str:
+    """Return where numbers are not finite, by rank: in losses, or in gradients of parameters; collective.
+
+    Gradients are sums over ranks by now: the rank is the one that holds that part of the parameter.
+    """
+    gradients = ((name, parameter.grad) for name, parameter in model.named_parameters())
+    broken = (name for name, grad in gradients if grad is not None and not _is_finite(grad))
+    found = gather((_is_finite(loss_sum), next(broken, None)), dist.group.WORLD)
+    losses = [str(rank) for rank, (finite, _) in enumerate(found) if not finite]
+    if losses:
+        return f", loss not finite on rank {', '.join(losses)}"
+    places = [f"`{name}` on rank {rank}" for rank, (_, name) in enumerate(found) if name is not None]
+    return f", gradient not finite in {', '.join(places)}" if places else ""
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    local = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return bool(local.isfinite().all())
+
+
 def _require_skip_allowed(
-    config: RunConfig, state: TrainState, loss: float, gradient_norm: float, loss_sum: Tensor
+    config: RunConfig, state: TrainState, loss: float, gradient_norm: float, not_finite: str
 ) -> None:
     """Apply the policy for a step whose update is left out; all ranks reach the same verdict."""
-    finite_by_rank = gather(bool(torch.isfinite(loss_sum)), dist.group.WORLD)
-    ranks = [rank for rank, finite in enumerate(finite_by_rank) if not finite]
     last_sample = state.next_sample + config.batch_sequences - 1
     place = (
         f"step {state.step + 1}: loss {loss}, gradient norm {gradient_norm}"
-        + (f", loss not finite on rank {', '.join(map(str, ranks))}" if ranks else "")
-        + f", training samples {state.next_sample} to {last_sample}; no parameter was changed"
+        f"{not_finite}, training samples {state.next_sample} to {last_sample}; no parameter was changed"
     )
     show = f"`criadero shards show --run {config.run.folder} --step {state.step + 1}` shows the text"
     if config.train.on_nonfinite == "stop" and not (math.isfinite(loss) and math.isfinite(gradient_norm)):
