@@ -47,12 +47,12 @@ def kernel(name: str, start: float, end: float, stream: str = STREAM) -> Event:
 
 def shares(*events: Event) -> dict[str, float]:
     """Shares that are not zero, in hundredths of the steps."""
-    found = break_down(events)
+    found = break_down(events, num_steps=1)
     assert sum(found.shares.values()) == pytest.approx(1)
     return {kind: round(100 * share, 6) for kind, share in found.shares.items() if share}
 
 
-def test_each_instant_of_two_steps_on_cpu_goes_to_one_kind():
+def test_each_instant_of_two_whole_steps_on_cpu_goes_to_one_kind():
     found = break_down(
         [
             step(0, 10),
@@ -66,7 +66,10 @@ def test_each_instant_of_two_steps_on_cpu_goes_to_one_kind():
             on_cpu("c10d::_allgather_base_", 12, 13),
             mark(Mark.OPTIMIZER, 14, 18),
             on_cpu("aten::_fused_adamw_", 15, 17),
-        ]
+            step(20, 25, 6),
+            on_cpu("aten::mm", 21, 22),
+        ],
+        num_steps=2,
     )
     assert (found.steps, found.seconds) == (2, 20)
     assert found.shares == pytest.approx(
@@ -79,7 +82,7 @@ def test_each_instant_of_two_steps_on_cpu_goes_to_one_kind():
 def test_communication_beside_computation_is_hidden_and_the_rest_of_it_exposed():
     events = [step(0, 10), on_cpu("aten::mm", 1, 5), gloo(3, 8), gloo(6, 9)]
     assert shares(*events) == {PRODUCTS: 40, EXPOSED: 40, REST: 20}
-    assert break_down(events).hidden_communication == pytest.approx(0.2)
+    assert break_down(events, num_steps=1).hidden_communication == pytest.approx(0.2)
 
 
 def test_an_operator_that_started_a_collective_is_not_computing_while_it_waits():
@@ -108,14 +111,14 @@ def test_attention_of_ones_own_is_attention_with_all_it_calls():
         on_cpu("PythonDispatchMode", 6, 8),
         on_cpu("aten::exp", 6, 7),
     ]
-    assert shares(*events) == {ATTENTION: 80, REST: 20}
+    assert shares(*events) == {ATTENTION: 70, REST: 30}
 
 
 def test_what_is_between_the_products_of_a_compiled_graph_is_other_computation():
     graph = "## Call CompiledFxGraph fo46oaj7 ##"
     events = [step(0, 10), on_cpu(graph, 1, 9), on_cpu("mkldnn::_linear_pointwise", 2, 5)]
     assert shares(*events) == {PRODUCTS: 30, OTHER: 50, REST: 20}
-    assert break_down(events).operators[0].name == "fused kernels of compiled layers"
+    assert break_down(events, num_steps=1).operators[0].name == "fused kernels of compiled layers"
 
 
 def test_saving_and_scoring_are_no_part_of_the_steps():
@@ -126,7 +129,7 @@ def test_saving_and_scoring_are_no_part_of_the_steps():
         gloo(7, 9),
         mark(Mark.DATA, 9, 10),
     ]
-    found = break_down(events)
+    found = break_down(events, num_steps=1)
     assert found.seconds == 6
     assert shares(*events) == {
         PRODUCTS: pytest.approx(100 / 6),
@@ -159,7 +162,7 @@ def test_on_cuda_kernels_count_by_their_names_and_what_launched_them_does_not():
         gloo(18, 20),
     ]
     assert shares(*events) == {PRODUCTS: 20, ATTENTION: 15, OTHER: 10, EXPOSED: 10, UPDATE: 20, REST: 25}
-    assert break_down(events).hidden_communication == pytest.approx(6 / 20)
+    assert break_down(events, num_steps=1).hidden_communication == pytest.approx(6 / 20)
 
 
 def test_operators_are_listed_by_time_of_their_own():
@@ -170,15 +173,15 @@ def test_operators_are_listed_by_time_of_their_own():
         on_cpu("aten::mm", 7, 8),
         on_cpu("aten::mul", 8, 8.5),
     ]
-    assert break_down(events, num_operators=2).operators == [
+    assert break_down(events, num_steps=1, num_operators=2).operators == [
         Operator("aten::mm", 4, 2),
         Operator("aten::linear", 2, 1),
     ]
 
 
 def test_a_profile_without_a_step_is_refused():
-    with pytest.raises(ValueError, match="no step"):
-        break_down([on_cpu("aten::mm", 0, 1)])
+    with pytest.raises(ValueError, match="no whole step"):
+        break_down([on_cpu("aten::mm", 0, 1)], num_steps=1)
 
 
 def entry(name: str, start: float, end: float, *, category: str = "cpu_op", **arguments: object) -> dict:
@@ -211,7 +214,7 @@ BACKWARD_WITH_RECOMPUTATION = [
 
 
 def test_what_the_backward_pass_computes_again_is_seen():
-    found = break_down(read_trace({"traceEvents": BACKWARD_WITH_RECOMPUTATION}))
+    found = break_down(read_trace({"traceEvents": BACKWARD_WITH_RECOMPUTATION}), num_steps=1)
     assert found.recomputed == pytest.approx(0.2)
     assert found.shares[PRODUCTS] == pytest.approx(0.1)
     assert found.shares[OTHER] == pytest.approx(0.3)
@@ -222,7 +225,7 @@ def test_on_cuda_the_kernels_launched_by_recomputation_are_seen():
         entry("silu_kernel", 5, 6.5, category="kernel", **{"External id": 3}),
         entry("nvjet_hsh", 6.5, 9, category="kernel", **{"External id": 5}),
     ]
-    found = break_down(read_trace({"traceEvents": BACKWARD_WITH_RECOMPUTATION + kernels}))
+    found = break_down(read_trace({"traceEvents": BACKWARD_WITH_RECOMPUTATION + kernels}), num_steps=1)
     assert found.recomputed == pytest.approx(0.15)
     assert found.shares[PRODUCTS] == pytest.approx(0.25)
 

@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
+import torch.distributed as dist
+from torch.profiler import record_function
 
 from criadero.errors import StoppedEarly
+from criadero.parallel.collectives import everywhere
 from criadero.parallel.launch import Launch, distributed
 from criadero.parallel.mesh import build_mesh
 from criadero.parallel.watchdog import set_phase
@@ -25,12 +28,15 @@ from criadero.train.config import RunConfig
 from criadero.train.export import write_model
 from criadero.train.heldout import as_metrics, open_heldout, score_heldout
 from criadero.train.hooks import Hook
+from criadero.train.profile import profiled, waited_for
+from criadero.train.resume import read_finished
 from criadero.train.schedule import learning_rate
 from criadero.train.session import Session, open_session, require_same_settings
 from criadero.train.speed import peak_memory_bytes
 from criadero.train.state import TrainState
 from criadero.train.step import StepResult, train_step
 from criadero.train.stop import StopFlag
+from criadero.train.timeline import Mark
 
 logger = logging.getLogger("criadero")
 
@@ -84,9 +90,15 @@ def _train_inside(
 ) -> TrainResult:
     """All that refers to the process group lives and dies in here, before the group does."""
     require_same_settings(config)
+    done = everywhere(lambda: read_finished(config) if launch.rank == 0 else None, dist.group.WORLD)[0]
+    if done is not None:
+        if launch.rank == 0:
+            logger.info("the run is finished: a larger train.tokens would go on with it")
+        return TrainResult(done.state, done.heldout, done.joules, config.run.folder / "model")
     mesh = build_mesh(config.parallel, device, timeout_seconds=config.train.timeout_seconds)
     with open_session(config, mesh, launch, stop=stop, hooks=hooks, verify=verify) as session:
-        _run_steps(session)
+        with profiled(session):
+            _run_steps(session)
         return _finish(session)
 
 
@@ -103,7 +115,7 @@ def _run_steps(session: Session) -> None:
     )
     set_phase("data")
     with steps:
-        for micro_batches, next_sample in steps:
+        for micro_batches, next_sample in waited_for(steps):
             for hook in session.hooks:
                 hook.before_step(session.model, session.state)
             rate = _learning_rate(config, session.state.step)
@@ -125,11 +137,12 @@ def _run_steps(session: Session) -> None:
                 spike=result.spike,
             )
             _log_step(session, result, rate)
-            rolled_back = _roll_back_if_due(session, result)
-            if session.state.step >= config.total_steps:
-                return
-            if not rolled_back:
-                _save_and_score_when_due(session)
+            with record_function(Mark.PAUSE):
+                rolled_back = _roll_back_if_due(session, result)
+                if session.state.step >= config.total_steps:
+                    return
+                if not rolled_back:
+                    _save_and_score_when_due(session)
             if result.stop:
                 _stop(session)
             set_phase("data")

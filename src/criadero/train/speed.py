@@ -61,21 +61,28 @@ class Speedometer:
         self._peak = None if peak is None else peak * world_size
         self._marks: deque[tuple[float, int]] = deque([(time.monotonic(), 0)], maxlen=21)
         self._tokens = 0
+        self._first_step_is_in = True
 
     def step(self, tokens: int) -> dict[str, float | None]:
         """Count a step's tokens; return step_seconds, tokens_per_second, flops_per_second and both MFU."""
+        if self._first_step_is_in and len(self._marks) == 2:
+            self._marks.popleft()  # it took far longer than those to come: caches fill, layers are compiled
+            self._first_step_is_in = False
         self._tokens += tokens
         now = time.monotonic()
         step_seconds = now - self._marks[-1][0]
         self._marks.append((now, self._tokens))
         (start, tokens_then) = self._marks[0]
         rate = (self._tokens - tokens_then) / max(now - start, 1e-9)
+        return {"step_seconds": step_seconds, **self.rates(rate)}
+
+    def rates(self, tokens_per_second: float) -> dict[str, float | None]:
+        """Return tokens_per_second, and what follows from it: flops_per_second and both MFU."""
         return {
-            "step_seconds": step_seconds,
-            "tokens_per_second": rate,
-            "flops_per_second": rate * self._flops_6n,
-            "mfu_6n": self._share(rate * self._flops_6n),
-            "mfu_palm": self._share(rate * self._flops_palm),
+            "tokens_per_second": tokens_per_second,
+            "flops_per_second": tokens_per_second * self._flops_6n,
+            "mfu_6n": self._share(tokens_per_second * self._flops_6n),
+            "mfu_palm": self._share(tokens_per_second * self._flops_palm),
         }
 
     @property

@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from torch.profiler import record_function
 
 from criadero.errors import DataError, NumericsError
 from criadero.parallel.collectives import clip_gradients, gather, sum_over_batch, sum_over_ranks
@@ -27,6 +28,7 @@ from criadero.train.config import RunConfig
 from criadero.train.loss import ChunkedCrossEntropy
 from criadero.train.optimizer import set_learning_rate
 from criadero.train.state import TrainState
+from criadero.train.timeline import Mark
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,8 @@ def train_step(
     loss_sum = _accumulate(model, micro_batches, mesh=mesh, config=config, tokens=tokens)
     totals = sum_over_ranks(torch.stack([loss_sum, loss_sum.new_tensor(float(stop_requested))]), mesh)
     set_phase("optimizer")
-    gradient_norm = clip_gradients(model.parameters(), config.optimizer.clip_norm)
+    with record_function(Mark.CLIP):
+        gradient_norm = clip_gradients(model.parameters(), config.optimizer.clip_norm)
     # Ranks that share a product have the same loss; all are added up, so that no rank's NaN is overlooked.
     loss = float(totals[0]) / mesh.tensor_parallel.size() / tokens
     finite = math.isfinite(loss) and math.isfinite(gradient_norm)
@@ -88,7 +91,8 @@ def train_step(
         _require_skip_allowed(config, state, loss, gradient_norm, _find_not_finite(model, loss_sum))
     else:
         set_learning_rate(optimizer, learning_rate)
-        optimizer.step()
+        with record_function(Mark.OPTIMIZER):
+            optimizer.step()
     optimizer.zero_grad()
     return StepResult(loss, gradient_norm, tokens, skipped, spike, stop=float(totals[1]) > 0)
 
@@ -115,8 +119,10 @@ def _accumulate(
         set_phase("forward and backward")  # again, as a sign of life
         last = index == len(micro_batches) - 1
         with nullcontext() if last else no_sync(model):
-            loss = summed_loss(model, batch, mesh=mesh, chunk_tokens=config.train.loss_chunk_tokens)
-            (loss / tokens).backward()
+            with record_function(Mark.FORWARD):
+                loss = summed_loss(model, batch, mesh=mesh, chunk_tokens=config.train.loss_chunk_tokens)
+            with record_function(Mark.BACKWARD):
+                (loss / tokens).backward()
             loss_sum += loss.detach()
     return loss_sum
 

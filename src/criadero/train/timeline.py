@@ -97,6 +97,7 @@ _CATEGORIES: dict[str, Kind] = {
     "gpu_user_annotation": "device mark",
 }
 _STEP = "ProfilerStep#"
+_PYTHON = "PythonDispatchMode"
 _BACKWARD = "autograd::engine::evaluate_function"
 _ATTENTION = re.compile("attention|flash|fmha|sdpa", re.IGNORECASE)
 _PRODUCT = re.compile(
@@ -159,18 +160,24 @@ def _is_of_a_forward_pass(arguments: Mapping[str, Any]) -> bool:
     return "Sequence number" in arguments and arguments.get("Fwd thread id") == 0
 
 
-def break_down(events: Sequence[Event], *, num_operators: int = 10) -> Breakdown:
+def break_down(events: Sequence[Event], *, num_steps: int, num_operators: int = 10) -> Breakdown:
     """Give each instant of the recorded steps to one kind of work.
 
     Communication is exposed where nothing is computed. An instant that belongs to several kinds counts as
     the first of: exposed communication; update; attention; products; other computation; waiting for data.
 
+    Args:
+        events: in any order.
+        num_steps: of the steps marked in the events, the first so many are whole.
+        num_operators: how many of those with most time are listed.
+
     Raises:
-        ValueError: no step is marked in the events.
+        ValueError: no whole step is marked in the events.
     """
     steps = [event for event in events if event.kind == "mark" and event.name.startswith(_STEP)]
+    steps = sorted(steps, key=lambda event: event.start)[:num_steps]
     if not steps:
-        raise ValueError("the profile holds no step")
+        raise ValueError("it holds no whole step")
     window = subtract(union(_spans(steps)), _marked(events, Mark.PAUSE))
     on_device = any(event.kind == "kernel" for event in events)
     own_times = _kernels(events) if on_device else _own_times(events, lane=steps[0].lane)
@@ -279,7 +286,7 @@ def _own_times(events: Sequence[Event], *, lane: str) -> list[_OwnTime]:
     """Cut the time of a thread by the innermost event.
 
     An event that started a collective itself, or through what it called, is not computing in its own time:
-    it may be waiting.
+    it may be waiting. Nor is Python that decides what to do with an operator, as selective checkpoints do.
     """
     nested = sorted(
         (event for event in events if event.lane == lane and event.kind in {"operator", "mark"}),
@@ -288,7 +295,7 @@ def _own_times(events: Sequence[Event], *, lane: str) -> list[_OwnTime]:
     work: list[str | None] = []
     pieces: list[tuple[int, float, float]] = []
     callers: list[int] = []
-    waits: set[int] = set()
+    idle: set[int] = set()
     clock = 0.0
 
     def leave_until(time: float) -> None:
@@ -303,13 +310,15 @@ def _own_times(events: Sequence[Event], *, lane: str) -> list[_OwnTime]:
         if callers:
             pieces.append((callers[-1], clock, event.start))
         if _COLLECTIVE.match(event.name):
-            waits.update(callers)
+            idle.update(callers)
+        elif event.name.startswith(_PYTHON):
+            idle.add(index)
         clock = event.start
         work.append(_work_of_operator(event, work[callers[-1]] if callers else None))
         callers.append(index)
     leave_until(float("inf"))
     return [
-        _OwnTime(index, nested[index].name, None if index in waits else work[index], start, end)
+        _OwnTime(index, nested[index].name, None if index in idle else work[index], start, end)
         for index, start, end in pieces
         if start < end
     ]
