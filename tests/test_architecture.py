@@ -17,7 +17,7 @@ LAYERS = (
     {"errors", "files", "notices", "config", "runs", "sinks"},
     {"tokenizer", "model"},
     {"corpus", "shards", "parallel", "checkpoint", "formats"},
-    {"train", "generate", "carbon"},
+    {"train", "generate", "carbon", "planner"},
     {"report", "doctor"},
     {"api", "demo", "cli"},
 )

@@ -1,0 +1,208 @@
+"""How much the ranks of a run tell each other in one optimizer step, collective by collective.
+
+Entry point: `communication`, by arithmetic from sizes alone. Weights are gathered and gradients summed by
+FSDP2 (ZeRO stage 3, Rajbhandari et al. 2020); replicas add an all-reduce of what each rank holds. Ranks that
+share matrix products exchange parts of the sequence as in Korthikanti et al. (2022), section 4.2.2: an
+all-gather and a reduce-scatter around each pair of products. A test counts every collective of real steps and
+compares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import prod
+from typing import Literal
+
+from criadero.model.config import ModelConfig
+from criadero.parallel.config import ParallelConfig
+
+Kind = Literal["all_gather", "reduce_scatter", "all_reduce"]
+# Along which dimension of the mesh, or which of them together.
+Dimension = Literal["dp_replicate", "dp_shard", "tp", "dp", "dp_shard_tp", "world"]
+
+_FLOAT32_BYTES = 4
+_INT64_BYTES = 8
+
+
+@dataclass(frozen=True)
+class Collective:
+    """What one rank takes part in during a step, all alike collectives together.
+
+    Attributes:
+        what: what travels, in words.
+        kind: which collective.
+        dimension: of the mesh, along which it runs.
+        ranks: how many take part in each.
+        calls: how many in one step.
+        tensor_bytes: size of the whole tensors, gathered or before they are scattered, of all calls.
+    """
+
+    what: str
+    kind: Kind
+    dimension: Dimension
+    ranks: int
+    calls: int
+    tensor_bytes: int
+
+    @property
+    def sent_bytes(self) -> float:
+        """What this rank sends if ranks form a ring, which is the least possible; it receives as much."""
+        turns = 2 if self.kind == "all_reduce" else 1
+        return turns * self.tensor_bytes * (self.ranks - 1) / self.ranks
+
+
+@dataclass(frozen=True)
+class _Weight:
+    """Shape of a parameter, and the dimension along which tensor parallelism cuts it (None: it does not)."""
+
+    shape: tuple[int, ...]
+    cut: int | None = None
+
+    def padded_values(self, *, tp: int, dp_shard: int) -> int:
+        """Values of the part that `dp_shard` ranks share, rounded up so that each has as many rows."""
+        part = [length // tp if axis == self.cut else length for axis, length in enumerate(self.shape)]
+        return dp_shard * -(-part[0] // dp_shard) * prod(part[1:])
+
+
+def communication(
+    model: ModelConfig,
+    ranks: ParallelConfig,
+    *,
+    seq_len: int,
+    micro_batch_sequences: int,
+    micro_batches: int,
+    compute_bytes: int,
+    recompute: Literal["none", "paper", "full"],
+    loss_chunk_tokens: int,
+) -> tuple[Collective, ...]:
+    """Return what a rank exchanges in one step; only groups of more than one rank say anything.
+
+    Args:
+        model: sizes of the decoder.
+        ranks: the mesh, `dp_shard` settled (not -1).
+        seq_len: tokens of a sequence.
+        micro_batch_sequences: sequences a rank works on at once.
+        micro_batches: how many of these a rank does in a step.
+        compute_bytes: of one value in the compute dtype, in which weights and activations travel.
+        recompute: the setting `train.recompute`; only `full` repeats what is exchanged.
+        loss_chunk_tokens: the setting `train.loss_chunk_tokens`.
+    """
+    tokens = micro_batch_sequences * seq_len
+    travelling = {"micro_batches": micro_batches, "compute_bytes": compute_bytes}
+    everything = [
+        *_weights(model, ranks, **travelling),
+        *_sequence_parts(model, ranks, tokens=tokens, recompute=recompute, **travelling),
+        *_shared_vocabulary(
+            ranks, micro_batches=micro_batches, tokens=tokens, loss_chunk_tokens=loss_chunk_tokens
+        ),
+        *_shared_gains(model, ranks, **travelling),
+        *_scalars(model, ranks),
+    ]
+    return tuple(one for one in everything if one.ranks > 1)
+
+
+def _weights(
+    model: ModelConfig, ranks: ParallelConfig, *, micro_batches: int, compute_bytes: int
+) -> Iterable[Collective]:
+    """FSDP2: a layer is gathered for its forward and again for its backward, the rest once a micro-batch.
+
+    Gradients are summed once a step, in float32.
+    """
+    shards, layers = ranks.dp_shard, model.num_layers
+    layer = _padded(_layer_weights(model), ranks)
+    rest = _padded(_other_weights(model), ranks)
+
+    def gather(what: str, times: int, values: int) -> Collective:
+        calls = times * micro_batches
+        return Collective(what, "all_gather", "dp_shard", shards, calls, calls * values * compute_bytes)
+
+    yield gather("weights of layers, forward", layers, layer)
+    yield gather("weights of layers, backward", layers, layer)
+    yield gather("embedding, last norm, output", 1, rest)
+    gradient_bytes = (layers * layer + rest) * _FLOAT32_BYTES
+    yield Collective("gradients", "reduce_scatter", "dp_shard", shards, layers + 1, gradient_bytes)
+    part_bytes = gradient_bytes // shards
+    yield Collective(
+        "gradients of replicas", "all_reduce", "dp_replicate", ranks.dp_replicate, layers + 1, part_bytes
+    )
+
+
+def _sequence_parts(
+    model: ModelConfig,
+    ranks: ParallelConfig,
+    *,
+    micro_batches: int,
+    tokens: int,
+    compute_bytes: int,
+    recompute: str,
+) -> Iterable[Collective]:
+    """Tensor and sequence parallelism: residual streams of `tokens` tokens, gathered and summed."""
+    whole_bytes = tokens * model.dim * compute_bytes
+
+    def exchange(what: str, kind: Kind, times: int) -> Collective:
+        calls = times * micro_batches
+        return Collective(what, kind, "tp", ranks.tp, calls * ranks.tp_chunks, calls * whole_bytes)
+
+    pairs = 2 * model.num_layers
+    yield exchange("sequence before attention and feed-forward, forward", "all_gather", pairs)
+    yield exchange("sequence after them, forward", "reduce_scatter", pairs)
+    yield exchange("sequence before them, again for the gradients of weights", "all_gather", pairs)
+    yield exchange("gradients of what is after them", "all_gather", pairs)
+    yield exchange("gradients of what is before them", "reduce_scatter", pairs)
+    if recompute == "full":
+        yield exchange("sequence before them, recomputed", "all_gather", pairs)
+        yield exchange("sequence after them, recomputed", "reduce_scatter", pairs)
+    yield exchange("embeddings", "reduce_scatter", 1)
+    yield exchange("gradients of embeddings", "all_gather", 1)
+    yield exchange("last hidden states", "all_gather", 1)
+    yield exchange("gradients of last hidden states", "reduce_scatter", 1)
+
+
+def _shared_vocabulary(
+    ranks: ParallelConfig, *, micro_batches: int, tokens: int, loss_chunk_tokens: int
+) -> Iterable[Collective]:
+    """Tensor parallelism: for the loss, two float32 of each rank a token."""
+    calls = micro_batches * -(-tokens // loss_chunk_tokens)
+    loss_bytes = micro_batches * tokens * 2 * ranks.tp * _FLOAT32_BYTES
+    yield Collective("log-sums and logits of targets", "all_reduce", "tp", ranks.tp, calls, loss_bytes)
+
+
+def _shared_gains(
+    model: ModelConfig, ranks: ParallelConfig, *, micro_batches: int, compute_bytes: int
+) -> Iterable[Collective]:
+    """Tensor parallelism: gradients of gains, of which each rank has those of its part of the sequence."""
+    gains = 2 * model.num_layers + 1
+    value_bytes = compute_bytes if micro_batches == 1 else _FLOAT32_BYTES  # in which FSDP2 accumulates
+    gain_bytes = gains * model.dim * value_bytes
+    yield Collective("gradients of gains", "all_reduce", "tp", ranks.tp, gains, gain_bytes)
+
+
+def _scalars(model: ModelConfig, ranks: ParallelConfig) -> Iterable[Collective]:
+    """What is agreed on in a step: counts and sums of a few bytes."""
+    dp, shared = ranks.dp_replicate * ranks.dp_shard, ranks.dp_shard * ranks.tp
+    both = 2 * _FLOAT32_BYTES
+    yield Collective("number of targets", "all_reduce", "dp", dp, 1, _INT64_BYTES)
+    yield Collective("loss and request to stop", "all_reduce", "world", dp * ranks.tp, 1, both)
+    parameters = len(_other_weights(model)) + model.num_layers * len(_layer_weights(model))
+    across: Dimension = "dp_shard" if ranks.tp == 1 else "dp_shard_tp"
+    norm_bytes = parameters * _FLOAT32_BYTES
+    yield Collective("squared norms of gradients", "all_reduce", across, shared, 1, norm_bytes)
+
+
+def _padded(weights: Iterable[_Weight], ranks: ParallelConfig) -> int:
+    return sum(weight.padded_values(tp=ranks.tp, dp_shard=ranks.dp_shard) for weight in weights)
+
+
+def _layer_weights(model: ModelConfig) -> list[_Weight]:
+    heads, kv_heads = model.num_heads * model.head_dim, model.num_kv_heads * model.head_dim
+    by_rows = [(heads, model.dim), (kv_heads, model.dim), (kv_heads, model.dim)]
+    by_rows += [(model.hidden_dim, model.dim)] * 2
+    by_columns = [(model.dim, heads), (model.dim, model.hidden_dim)]
+    gains = [_Weight((model.dim,))] * 2
+    return [_Weight(shape, 0) for shape in by_rows] + [_Weight(shape, 1) for shape in by_columns] + gains
+
+
+def _other_weights(model: ModelConfig) -> list[_Weight]:
+    table = _Weight((model.vocab_size, model.dim), 0)
+    return [table] * (1 if model.tie_embeddings else 2) + [_Weight((model.dim,))]
