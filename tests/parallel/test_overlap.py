@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +16,7 @@ from torch.distributed.tensor import DTensor
 from criadero.parallel import parallelize as parallelize_module
 from criadero.parallel.mesh import Mesh
 from criadero.parallel.parallelize import no_sync, parallelize
+from criadero.train.timeline import Event, Mark, intersect, length, read_trace, union
 from ranks import run_ranks
 from toy import batch, loss_of, toy
 
@@ -67,3 +72,83 @@ def compare_gradients(mesh: Mesh) -> bool:
 )
 def test_gradients_are_bit_equal_to_those_of_waiting_for_each_collective(ranks: int, replicas: int):
     assert run_ranks(compare_gradients, ranks, dp_replicate=replicas) == [True] * ranks
+
+
+WIDTH, ROWS, LATE_SECONDS = 256, 512, 0.03
+
+
+class Wide(nn.Module):
+    """Three layers whose products take about a millisecond."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.SiLU()) for _ in range(3))
+        self.output = nn.Linear(WIDTH, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return self.output(x).sum()
+
+
+def come_late(model: nn.Module) -> None:
+    """Make this rank late at every collective of a layer; the others have theirs in flight meanwhile."""
+
+    def late(*_: object) -> None:
+        time.sleep(LATE_SECONDS)
+
+    def late_backward(_module: nn.Module, _inputs: object, output: torch.Tensor) -> None:
+        if output.requires_grad:
+            output.register_hook(late)
+
+    for layer in model.layers:
+        layer.register_forward_pre_hook(late, prepend=True)
+        layer.register_forward_hook(late_backward)
+
+
+def record(model: nn.Module) -> list[Event]:
+    """Two passes to set FSDP2 up, then a recorded one; forward and backward are marked."""
+    x = torch.randn(ROWS, WIDTH)
+    for _ in range(2):
+        model(x).backward()
+        model.zero_grad()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        with torch.profiler.record_function(Mark.FORWARD):
+            loss = model(x)
+        with torch.profiler.record_function(Mark.BACKWARD):
+            loss.backward()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "trace.json"
+        profiler.export_chrome_trace(str(path))
+        return read_trace(json.loads(path.read_text()))
+
+
+def seconds_beside_products(events: list[Event], mark: Mark, collective: str) -> float:
+    """How long a collective was in flight while matrix products ran, within a mark."""
+    (within,) = (event for event in events if event.name == mark)
+    products = union((e.start, e.end) for e in events if e.name in {"aten::mm", "aten::addmm"})
+    in_flight = union((e.start, e.end) for e in events if e.name == collective)
+    return length(intersect(intersect(products, in_flight), [(within.start, within.end)]))
+
+
+def compare_traces(mesh: Mesh) -> dict[str, list[float]]:
+    """Seconds of gathering beside products forward, gathering and reducing beside products backward."""
+    found = {}
+    for form, overlap in (("blocking", False), ("overlapped", True)):
+        model = sharded(mesh, Wide, overlap=overlap)
+        if mesh.dp_rank == 1:
+            come_late(model)
+        events = record(model)
+        # gloo scatters sums by summing everything.
+        found[form] = [
+            seconds_beside_products(events, Mark.FORWARD, "gloo:all_gather"),
+            seconds_beside_products(events, Mark.BACKWARD, "gloo:all_gather"),
+            seconds_beside_products(events, Mark.BACKWARD, "gloo:all_reduce"),
+        ]
+    return found
+
+
+def test_weights_travel_and_gradients_are_added_up_while_other_layers_multiply():
+    found, _ = run_ranks(compare_traces, 2)
+    assert found["blocking"] == [0, 0, 0]
+    assert all(seconds > 0.0001 for seconds in found["overlapped"]), found
