@@ -1,9 +1,9 @@
 """Causal self-attention with grouped-query heads (LLaMA 2.2 and 2.4 item 1; Ainslie et al. 2023).
 
 Entry point: `Attention`. `scaled_dot_product_attention` never stores the attention weights where a fused
-kernel exists. A cache keeps earlier keys and values; the attention only asks it to append and to give back
-all of them. Letters: B batch, T new tokens, S all tokens attended to, D model width, H heads, K key/value
-heads, E head width.
+kernel exists; training on the CPU without a mask has a backward pass of its own (`causal_attention`). A cache
+keeps earlier keys and values; the attention only asks it to append and to give back all of them. Letters:
+B batch, T new tokens, S all tokens attended to, D model width, H heads, K key/value heads, E head width.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from criadero.model.causal_attention import causal_attention, suits
 from criadero.model.config import ModelConfig
 from criadero.model.layout import WHOLE, Layout
 from criadero.model.rope import RopeTables, apply_rope
@@ -52,13 +53,17 @@ class Attention(nn.Module):
         # -1 instead of the number of heads: under tensor parallelism a rank holds only some of them.
         split_heads = (-1, self.head_dim)
         q, k, v = self.layout.columns(x_BTD, (self.q_proj, self.k_proj, self.v_proj))
-        q_BHTE = apply_rope(q.unflatten(-1, split_heads), tables).transpose(1, 2)
-        k_BKSE = apply_rope(k.unflatten(-1, split_heads), tables).transpose(1, 2)
-        v_BKSE = v.unflatten(-1, split_heads).transpose(1, 2)
-        if cache is not None:
-            k_BKSE, v_BKSE = cache.update(self.layer_index, k_BKSE, v_BKSE)
-        out_BHTE = _attend(q_BHTE, k_BKSE, v_BKSE, mask_BTS=mask_BTS)
-        return self.layout.rows(out_BHTE.transpose(1, 2).flatten(2), self.o_proj)
+        q_BTHE = apply_rope(q.unflatten(-1, split_heads), tables)
+        k_BTKE = apply_rope(k.unflatten(-1, split_heads), tables)
+        v_BTKE = v.unflatten(-1, split_heads)
+        if mask_BTS is None and cache is None and suits(q_BTHE):
+            out_BTHE = causal_attention(q_BTHE, k_BTKE, v_BTKE)
+        else:
+            q_BHTE, k_BKSE, v_BKSE = (x.transpose(1, 2) for x in (q_BTHE, k_BTKE, v_BTKE))
+            if cache is not None:
+                k_BKSE, v_BKSE = cache.update(self.layer_index, k_BKSE, v_BKSE)
+            out_BTHE = _attend(q_BHTE, k_BKSE, v_BKSE, mask_BTS=mask_BTS).transpose(1, 2)
+        return self.layout.rows(out_BTHE.flatten(2), self.o_proj)
 
 
 def _attend(q_BHTE: Tensor, k_BKSE: Tensor, v_BKSE: Tensor, *, mask_BTS: Tensor | None) -> Tensor:

@@ -18,6 +18,8 @@ from torch.distributed.tensor import DTensor
 
 from criadero.model.config import ModelConfig, RopeScaling
 
+_BLOCK_ELEMENTS = 2**16  # 256 kB in float32
+
 
 @dataclass(frozen=True)
 class RopeTables:
@@ -90,11 +92,24 @@ class _CPURotation(torch.autograd.Function):
 
 
 def _rotate_halves(x_BTHE: Tensor, cos: Tensor, signed_sin: Tensor, *, direction: int) -> Tensor:
-    x = x_BTHE.float() if x_BTHE.dtype.itemsize < 4 else x_BTHE
+    """Rotate; where there is much of it, some tokens of one sequence at a time, so that caches hold them."""
+    if x_BTHE.numel() <= _BLOCK_ELEMENTS:
+        return _rotated(x_BTHE, cos, signed_sin, direction=direction).to(x_BTHE.dtype)
+    out = torch.empty(x_BTHE.shape, dtype=x_BTHE.dtype, device=x_BTHE.device)
+    tables = (table.expand(len(x_BTHE), -1, -1, -1) for table in (cos, signed_sin))
+    tokens = max(1, _BLOCK_ELEMENTS // x_BTHE[0, 0].numel())
+    for row in zip(x_BTHE, *tables, out, strict=True):
+        for x, row_cos, row_sin, part in zip(*(tensor.split(tokens) for tensor in row), strict=True):
+            part.copy_(_rotated(x, row_cos, row_sin, direction=direction))
+    return out
+
+
+def _rotated(x: Tensor, cos: Tensor, signed_sin: Tensor, *, direction: int) -> Tensor:
+    x = x.float() if x.dtype.itemsize < 4 else x
     rotated = x * cos
     first, second = rotated.chunk(2, dim=-1)
     x_first, x_second = x.chunk(2, dim=-1)
     sin_first, sin_second = signed_sin.chunk(2, dim=-1)
     first.addcmul_(x_second, sin_first, value=direction)
     second.addcmul_(x_first, sin_second, value=direction)
-    return rotated.to(x_BTHE.dtype)
+    return rotated
