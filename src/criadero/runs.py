@@ -38,6 +38,7 @@ from criadero.notices import say_once
 
 METRICS = "metrics.jsonl"
 EVENTS = "events.jsonl"
+STATUS = "status.json"
 HANG_REPORT = "hang-report.txt"
 STATES = ("running", "finished", "stopped", "failed")
 
@@ -137,9 +138,7 @@ class RunFolder:
     def set_status(self, state: str, step: int, **details: Any) -> None:
         """Write status.json; `state` is one of STATES."""
         assert state in STATES
-        files.write_json(
-            self.path / "status.json", {"state": state, "step": step, "time": time.time(), **details}
-        )
+        files.write_json(self.path / STATUS, {"state": state, "step": step, "time": time.time(), **details})
 
     def start_metrics(self, resumed_step: int) -> None:
         """Open metrics.jsonl for appending, without lines after `resumed_step` and without a torn one."""
@@ -302,7 +301,7 @@ def summarise(folder: Path) -> RunSummary:
     Raises:
         RunError: it is not a run folder.
     """
-    status_path = folder / "status.json"
+    status_path = folder / STATUS
     if not status_path.exists():
         raise RunError(f"`{folder}` is not a run folder: it has no status.json")
     status = files.read_json(status_path, error=RunError)
@@ -341,9 +340,9 @@ def find_runs(folder: Path) -> list[Path]:
         raise RunError(
             f"`{folder}` does not exist", hint="runs are written by `criadero train` and `criadero demo`"
         )
-    if (folder / "status.json").exists():
+    if (folder / STATUS).exists():
         return [folder]
-    return [path for path in sorted(folder.iterdir()) if (path / "status.json").exists()]
+    return [path for path in sorted(folder.iterdir()) if (path / STATUS).exists()]
 
 
 def differing_settings(folders: list[Path]) -> dict[str, list[Any]]:

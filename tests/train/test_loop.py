@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import math
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -99,7 +101,8 @@ def test_the_model_folder_scores_as_the_run_did_and_walks_back_to_its_data(run):
     assert result.model == folder / "model"
 
 
-def test_a_finished_run_started_again_changes_nothing(run, tiny):
+def test_a_finished_run_started_again_changes_nothing(run, tiny, caplog):
+    caplog.set_level(logging.INFO, logger="criadero")
     folder, result = run
     before = (folder / METRICS).read_text().splitlines()
     model = (folder / "model" / "model.safetensors").stat().st_mtime_ns
@@ -107,10 +110,24 @@ def test_a_finished_run_started_again_changes_nothing(run, tiny):
     assert again.state == result.state
     assert again.heldout == result.heldout
     assert (folder / "model" / "model.safetensors").stat().st_mtime_ns == model
-    after = (folder / METRICS).read_text().splitlines()
-    assert after[: len(before)] == before
-    (scored,) = [json.loads(line) for line in after[len(before) :]]
-    assert scored == {"step": STEPS, **result.heldout}
+    assert (folder / METRICS).read_text().splitlines() == before
+    assert again.joules == pytest.approx(result.joules, rel=0.5)
+    assert "the run is finished" in caplog.text
+
+
+def test_a_finished_run_whose_model_is_gone_writes_it_again(run, tiny):
+    folder, result = run
+    model = folder / "model" / "model.safetensors"
+    before = model.read_bytes()
+    shutil.rmtree(folder / "model")
+    again = train(tiny.run_config(folder.parent, 'run.sinks=["tensorboard"]'))
+    assert model.read_bytes() == before
+    assert again.heldout == result.heldout
+
+
+def test_a_finished_run_with_other_settings_is_refused(run, tiny):
+    with pytest.raises(CheckpointError, match=r"train\.seed: was 0, is 5"):
+        train(tiny.run_config(run[0].parent, "train.seed=5"))
 
 
 class StopAt(NoHook):

@@ -136,3 +136,14 @@ def test_a_pause_does_not_count(clock: Clock):
 
 def test_peak_memory_on_cpu_is_this_process():
     assert 10e6 < peak_memory_bytes(CPU) < 100e9
+
+
+def test_the_first_step_does_not_count_once_there_is_another(clock: Clock):
+    meter = Speedometer(preset("debug"), seq_len=64, world_size=1, device=CPU)
+    clock.now += 40.0
+    assert meter.step(100)["tokens_per_second"] == 2.5
+    assert meter.seconds_per_step == 40.0
+    for _ in range(3):
+        clock.now += 2.0
+        assert meter.step(100)["tokens_per_second"] == 50.0
+        assert meter.seconds_per_step == 2.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -41,6 +42,11 @@ class LiveLine:
         sys.stderr.flush()
         self._open = True
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the cursor is behind a line that was shown."""
+        return self._open
+
     def end(self) -> None:
         """Leave the line as it is; what comes next begins below it."""
         if self._open:
@@ -49,6 +55,14 @@ class LiveLine:
 
 
 live_line = LiveLine()
+
+
+def acknowledge_stop() -> None:
+    """Say that the wish to stop has come; for a signal handler, which may have interrupted a write."""
+    text = "stopping as soon as this step is done and saved; a second signal ends the process at once"
+    start = "\n" if live_line.is_open else ""
+    with contextlib.suppress(OSError):
+        os.write(2, f"{start}{text}\n".encode())
 
 
 class LiveDisplay:

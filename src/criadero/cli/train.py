@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from criadero.cli.output import Json, print_json, set_up_logging
+from criadero.cli.output import Json, acknowledge_stop, print_json, set_up_logging
 
 
 def train(
@@ -43,7 +43,8 @@ def train(
     is_first = launch.rank == 0
     if not is_first:
         set_up_logging(quiet=True)
-    with StopFlag().on_signals() as stop, ProgressDisplay(settings, shown=is_first) as progress:
+    flag = StopFlag(acknowledge_stop if is_first else None)
+    with flag.on_signals() as stop, ProgressDisplay(settings, shown=is_first) as progress:
         result = run_training(settings, launch=launch, stop=stop, hooks=[progress], verify=not no_verify)
     if not is_first:
         return

@@ -14,11 +14,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-import torch.distributed as dist
 from torch.profiler import record_function
 
 from criadero.errors import StoppedEarly
-from criadero.parallel.collectives import everywhere
 from criadero.parallel.launch import Launch, distributed
 from criadero.parallel.mesh import build_mesh
 from criadero.parallel.watchdog import set_phase
@@ -90,7 +88,7 @@ def _train_inside(
 ) -> TrainResult:
     """All that refers to the process group lives and dies in here, before the group does."""
     require_same_settings(config)
-    done = everywhere(lambda: read_finished(config) if launch.rank == 0 else None, dist.group.WORLD)[0]
+    done = read_finished(config, verify=verify)
     if done is not None:
         if launch.rank == 0:
             logger.info("the run is finished: a larger train.tokens would go on with it")

@@ -1,12 +1,23 @@
-"""Whether a checkpoint may be continued with a config: what must be as it was, and what may change."""
+"""Whether a run may be continued with a config: what must be as it was, what may change, and what is done."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from criadero.config import flatten
-from criadero.errors import CheckpointError, DataError
+import torch.distributed as dist
+
+from criadero import files
+from criadero.carbon.ledger import read_segments, total
+from criadero.checkpoint.load import checkpoint_at, read_state, verified_manifest
+from criadero.checkpoint.manifest import MANIFEST
+from criadero.config import flatten, to_values
+from criadero.errors import CheckpointError, CriaderoError, DataError
+from criadero.parallel.collectives import everywhere
+from criadero.runs import METRICS, STATUS, read_metrics
+from criadero.train.config import RunConfig
+from criadero.train.state import TrainState
 
 # Settings that change neither the numbers so far nor the meaning of the saved position. A larger
 # train.tokens extends the run; the schedule may be shaped anew for it.
@@ -65,6 +76,59 @@ def require_same_data(saved: Mapping[str, str], current: Mapping[str, str]) -> N
                 f"fingerprint was {saved.get(name)}, is {current.get(name)}",
                 hint="bring the original shards back, or choose another run.folder to start anew",
             )
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a finished run has stored: its last state, the scores of all held-out text, its energy."""
+
+    state: TrainState
+    heldout: dict[str, float]
+    joules: float
+
+
+def read_finished(config: RunConfig, *, verify: bool) -> Finished | None:
+    """Return the stored end of a run that has nothing left to do under `config`, None for any other.
+
+    It ended in order at the last step of the budget, its model is the one of its last checkpoint, and that
+    one is whole. Collective over all ranks.
+
+    Args:
+        config: what is asked for.
+        verify: hash the checkpoint.
+
+    Raises:
+        CheckpointError: a setting differs that must not.
+    """
+    first, everybody = dist.get_rank() == 0, dist.group.WORLD
+    done = everywhere(lambda: _stored_end(config) if first else None, everybody)[0]
+    try:
+        if done is not None:
+            checkpoint = checkpoint_at(config.run.folder / "checkpoints", config.total_steps)
+            verified_manifest(checkpoint, verify=verify, group=everybody)
+    except CheckpointError:
+        return None
+    return done
+
+
+def _stored_end(config: RunConfig) -> Finished | None:
+    folder, step = config.run.folder, config.total_steps
+    try:
+        status = files.read_json(folder / STATUS)
+        if (status.get("state"), status.get("step")) != ("finished", step):
+            return None
+        checkpoint = checkpoint_at(folder / "checkpoints", step)
+        saved = read_state(checkpoint, verify=False)
+        model = files.read_json(folder / "model" / MANIFEST)["inputs"]
+        if model["checkpoint_manifest_sha256"] != files.sha256_file(checkpoint / MANIFEST):
+            return None
+    except (CriaderoError, OSError, KeyError, AttributeError):
+        return None  # something is missing: it is made anew
+    require_same_run(saved["config"], to_values(config))
+    last = [row for row in read_metrics(folder / METRICS) if row["step"] == step]
+    scores = {name: value for row in last for name, value in row.items() if name.startswith("heldout_")}
+    joules = total(read_segments(folder)).joules
+    return Finished(TrainState.from_json(saved["train"]), scores, joules)
 
 
 def _fixed(values: Mapping[str, Any]) -> dict[str, Any]:

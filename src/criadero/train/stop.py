@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -11,10 +11,16 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopFlag:
-    """Whether this process has been asked to stop; looked at between steps and inside long waits."""
+    """Whether this process has been asked to stop; looked at between steps and inside long waits.
 
-    def __init__(self) -> None:
+    Args:
+        acknowledge: called at once when a signal comes; a step may take long. It runs inside a signal
+            handler, so it must not log.
+    """
+
+    def __init__(self, acknowledge: Callable[[], None] | None = None) -> None:
         self.requested = False
+        self._acknowledge = acknowledge
 
     @contextmanager
     def on_signals(self) -> Iterator[StopFlag]:
@@ -34,3 +40,5 @@ class StopFlag:
         self.requested = True
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_DFL)
+        if self._acknowledge is not None:
+            self._acknowledge()
