@@ -13,7 +13,7 @@ from criadero.carbon.reading import EnergyComponent, EnergyReading
 from criadero.formats.load import open_model
 from criadero.parallel.launch import Launch
 from criadero.parallel.mesh import Mesh
-from criadero.runs import summarise
+from criadero.runs import read_metrics, summarise
 from criadero.train import session as sessions
 from criadero.train.build import build_model
 from criadero.train.config import RunConfig
@@ -63,6 +63,16 @@ def test_the_curve_is_that_of_one_process_whatever_the_layout(folder: Path, uncu
     assert [row[4] for row in found.curve] == [row[4] for row in uncut.curve]
     assert found.state["train"]["tokens"] == uncut.state["train"]["tokens"]
     assert summarise(folder).state == "finished"
+
+
+@pytest.mark.slow
+def test_held_out_text_whose_last_window_is_short_scores_as_in_one_process(folder: Path, uncut_folder: Path):
+    last, expected = (
+        [row for row in read_metrics(run / "metrics.jsonl") if "heldout_loss" in row][-1]
+        for run in (folder, uncut_folder)
+    )
+    assert last["step"] == expected["step"] == 20
+    assert last["heldout_loss"] == pytest.approx(expected["heldout_loss"], abs=LOSS_TOLERANCE)
 
 
 @pytest.mark.slow

@@ -29,7 +29,8 @@ def parallelize(
 
     Args:
         model: float32 parameters, on any device (meta too); must have an iterable `layers` of modules.
-        mesh: parameters become DTensors on `mesh.sharding`, cut along their first dimension.
+        mesh: parameters become DTensors on `mesh.sharding`, cut along their first dimension; those that
+            `share_products` has cut are cut once more.
         param_dtype: what layers compute in; gathered weights are cast to it.
         reduce_dtype: what gradients are summed in.
     """
@@ -37,7 +38,6 @@ def parallelize(
     policy = MixedPrecisionPolicy(
         param_dtype=param_dtype, reduce_dtype=reduce_dtype, cast_forward_inputs=False
     )
-    # differs from paper: 2.4 item 3 has model and sequence parallelism; here ranks share the weights.
     for module in (*layers_of(model), model):
         fully_shard(module, mesh=mesh.sharding, mp_policy=policy)
     for sharded in _sharded(model):
