@@ -283,7 +283,10 @@ def _identity_field(holder: str, field: str) -> Any:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a list of runs shows of one; None where the run has not got so far."""
+    """What a list of runs shows of one; None where the run has not got so far.
+
+    `events` are the lines of events.jsonl: spikes, skipped steps, roll-backs, resumes.
+    """
 
     name: str
     state: str
@@ -293,6 +296,7 @@ class RunSummary:
     heldout_bits_per_byte: float | None
     tokens_per_second: float | None
     joules: float | None
+    events: tuple[dict[str, Any], ...] = ()
 
 
 def summarise(folder: Path) -> RunSummary:
@@ -327,6 +331,7 @@ def summarise(folder: Path) -> RunSummary:
         heldout_bits_per_byte=last.get("heldout_bits_per_byte"),
         tokens_per_second=last.get("tokens_per_second"),
         joules=last.get("joules"),
+        events=tuple(read_events(folder / EVENTS)),
     )
 
 

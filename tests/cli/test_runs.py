@@ -120,3 +120,47 @@ def test_a_folder_without_runs_is_said(program, tmp_path: Path):
     outcome = program("runs", tmp_path)
     assert (outcome.code, outcome.stdout) == (0, "")
     assert outcome.stderr == f"no runs in `{tmp_path}`\n"
+
+
+def test_what_went_wrong_in_a_run_is_told_below_the_table(program, two_runs: Path):
+    run = RunFolder(two_runs / "a")
+    run.write_event("resumed", 5, rollbacks=0)
+    for step in range(21, 28):
+        run.write_event("spike", step, loss=3.25, gradient_norm=123.4)
+    run.write_event("skipped", 28, loss=float("nan"), gradient_norm=7.0)
+    counters = {"rollbacks": 1, "spikes": 8, "skipped_steps": 1}
+    run.write_event("rollback", 28, to_step=25, first_sample=100, next_sample=1112, **counters)
+    lines = program("runs", two_runs).stdout.splitlines()[4:]
+    assert lines == [
+        "a: 4 earlier events are in its events.jsonl",
+        *(f"a: step {step}: the gradient norm was a spike (loss 3.25, norm 123.4)" for step in (25, 26, 27)),
+        "a: step 28: the update was left out (loss -, norm 7)",
+        "a: step 28: rolled back to step 25, 1,012 samples are passed over",
+    ]
+    found = json.loads(program("runs", two_runs, "--json").stdout)["runs"][0]["events"]
+    assert [event["event"] for event in found[-2:]] == ["skipped", "rollback"]
+
+
+def test_following_a_run_that_rolls_back_shows_what_came_in_place_of_what_was(
+    program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(verb, "_FOLLOW_SECONDS", 0.05)
+    run = RunFolder(tmp_path / "run")
+    run.open()
+    run.start_metrics(0)
+    run.set_status("running", 0)
+    for step in (1, 2, 3):
+        run.write_metrics(step, {"loss": 5.0})
+
+    def roll_back() -> None:
+        time.sleep(0.5)
+        run.start_metrics(2)
+        run.write_metrics(3, {"loss": 4.0})
+        run.set_status("finished", 3)
+        run.close()
+
+    thread = threading.Thread(target=roll_back)
+    thread.start()
+    rows = [json.loads(line) for line in program("runs", tmp_path / "run", "-f").stdout.splitlines()]
+    thread.join()
+    assert [(row["step"], row["loss"]) for row in rows] == [(1, 5.0), (2, 5.0), (3, 5.0), (3, 4.0)]

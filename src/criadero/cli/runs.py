@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from criadero.runs import RunSummary
 
 _FOLLOW_SECONDS = 1.0
+_EVENTS = 5  # of one run, the last ones
 _LINE_COLUMNS = 110  # a longer line of settings is broken, one run a line
 _WIDTH_WITHOUT_TERMINAL = 500  # columns; nothing is cut in a file or a pipe
 
@@ -43,6 +44,8 @@ def runs(
         typer.echo(f"no runs in `{folder}`", err=True)
         return
     _print_table(summaries)
+    for run in summaries:
+        _print_events(run)
     for key, values in differences.items():
         shown = [f"{run.name}={value}" for run, value in zip(summaries, values, strict=True)]
         line = f"{key}: " + ", ".join(shown)
@@ -73,6 +76,25 @@ def _print_table(summaries: list[RunSummary]) -> None:
     console.print(table)
 
 
+def _print_events(run: RunSummary) -> None:
+    """Print the last things that went wrong in a run and what was done about them."""
+    told = [event for event in run.events if event["event"] != "resumed"]
+    if len(told) > _EVENTS:
+        typer.echo(f"{run.name}: {len(told) - _EVENTS} earlier events are in its events.jsonl")
+    for event in told[-_EVENTS:]:
+        typer.echo(f"{run.name}: {_describe_event(event)}")
+
+
+def _describe_event(event: dict[str, Any]) -> str:
+    if event["event"] == "rollback":
+        passed = event["next_sample"] - event.get("first_sample", event["next_sample"])
+        place = f"step {event['step']}: rolled back to step {event['to_step']}"
+        return f"{place}, {passed:,} samples are passed over"
+    what = {"spike": "the gradient norm was a spike", "skipped": "the update was left out"}
+    numbers = f"loss {_number(event.get('loss'), '.4g')}, norm {_number(event.get('gradient_norm'), '.4g')}"
+    return f"step {event['step']}: {what.get(event['event'], event['event'])} ({numbers})"
+
+
 def _number(value: float | None, form: str, unit: str = "") -> str:
     return "-" if value is None else format(value, form) + unit
 
@@ -86,13 +108,17 @@ def _follow(folder: Path) -> None:
 
     if (inside := find_runs(folder)) and inside != [folder]:
         raise UsageError(f"`{folder}` is a folder of runs", hint=f"name one of them, such as `{inside[-1]}`")
-    shown = 0
+    shown: list[dict[str, Any]] = []
     while True:
         state = summarise(folder).state
         rows = list(read_metrics(folder / METRICS))
-        for row in rows[shown:]:
+        # A roll-back takes lines away and writes others in their place.
+        same = next(
+            (n for n, (old, new) in enumerate(zip(shown, rows, strict=False)) if old != new), len(shown)
+        )
+        for row in rows[same:]:
             typer.echo(json.dumps(row))
-        shown = len(rows)
+        shown = rows
         if state != "running":
             return
         time.sleep(_FOLLOW_SECONDS)
