@@ -50,10 +50,10 @@ class _CPUTrainingNorm(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.eps = eps
-        out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-        for x_ND, out_ND in zip(_blocks(x), _blocks(out), strict=True):
-            out_ND.copy_(F.rms_norm(x_ND, weight.shape, weight, eps))
-        return out
+        if len(_blocks(x)) == 1:
+            return F.rms_norm(x, weight.shape, weight, eps)
+        normalised: Tensor = _norm_in_blocks(x, weight, eps)
+        return normalised
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -65,6 +65,20 @@ class _CPUTrainingNorm(torch.autograd.Function):
         for x_ND, grad_ND, d_x_ND in zip(_blocks(x), _blocks(grad), _blocks(d_x), strict=True):
             d_x_ND.copy_(_backward_of_rows(grad_ND, x_ND, weight.to(dtype), eps=ctx.eps, d_weight=d_weight))
         return d_x, d_weight.to(weight.dtype), None
+
+
+# One operator, because selective recomputation looks at every operator from Python.
+@torch.library.custom_op("criadero::norm_in_blocks", mutates_args=())
+def _norm_in_blocks(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    for x_ND, out_ND in zip(_blocks(x), _blocks(out), strict=True):
+        out_ND.copy_(F.rms_norm(x_ND, weight.shape, weight, eps))
+    return out
+
+
+@_norm_in_blocks.register_fake
+def _(x: Tensor, *_: Any) -> Tensor:
+    return x.new_empty(x.shape)
 
 
 def _blocks(x: Tensor) -> tuple[Tensor, ...]:

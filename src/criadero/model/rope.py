@@ -92,9 +92,16 @@ class _CPURotation(torch.autograd.Function):
 
 
 def _rotate_halves(x_BTHE: Tensor, cos: Tensor, signed_sin: Tensor, *, direction: int) -> Tensor:
-    """Rotate; where there is much of it, some tokens of one sequence at a time, so that caches hold them."""
     if x_BTHE.numel() <= _BLOCK_ELEMENTS:
         return _rotated(x_BTHE, cos, signed_sin, direction=direction).to(x_BTHE.dtype)
+    rotated: Tensor = _rotate_in_blocks(x_BTHE, cos, signed_sin, direction)
+    return rotated
+
+
+# One operator, because selective recomputation looks at every operator from Python.
+@torch.library.custom_op("criadero::rotate_in_blocks", mutates_args=())
+def _rotate_in_blocks(x_BTHE: Tensor, cos: Tensor, signed_sin: Tensor, direction: int) -> Tensor:
+    """Rotate some tokens of one sequence at a time, so that caches hold them."""
     out = torch.empty(x_BTHE.shape, dtype=x_BTHE.dtype, device=x_BTHE.device)
     tables = (table.expand(len(x_BTHE), -1, -1, -1) for table in (cos, signed_sin))
     tokens = max(1, _BLOCK_ELEMENTS // x_BTHE[0, 0].numel())
@@ -102,6 +109,11 @@ def _rotate_halves(x_BTHE: Tensor, cos: Tensor, signed_sin: Tensor, *, direction
         for x, row_cos, row_sin, part in zip(*(tensor.split(tokens) for tensor in row), strict=True):
             part.copy_(_rotated(x, row_cos, row_sin, direction=direction))
     return out
+
+
+@_rotate_in_blocks.register_fake
+def _(x_BTHE: Tensor, *_: Any) -> Tensor:
+    return x_BTHE.new_empty(x_BTHE.shape)
 
 
 def _rotated(x: Tensor, cos: Tensor, signed_sin: Tensor, *, direction: int) -> Tensor:

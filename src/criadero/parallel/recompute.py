@@ -1,10 +1,9 @@
 """What a layer keeps for its backward pass and what that pass computes again (LLaMA 2.4, item 2).
 
 Entry point: `recompute_layers`, before layers are compiled and sharded. The paper keeps what is costly to
-compute, the outputs of linear layers, and wrote the backward function by hand; here torch's selective
-checkpointing is told which operators' results to keep, and repeats norms, SiLU, rotations and sums. The
-checkpoint is inside the layer, so a compiler sees it. Letters: D model width, H heads, K key/value heads, E
-head width, F feed-forward width.
+compute, the outputs of linear layers; here torch's selective checkpointing is told which operators' results
+to keep, and repeats norms, SiLU, rotations and sums. The checkpoint is inside the layer, so a compiler sees
+it. Letters: D model width, H heads, K key/value heads, E head width, F feed-forward width.
 """
 
 from __future__ import annotations
@@ -30,12 +29,13 @@ ATTENTION = (
     "aten._scaled_dot_product_efficient_attention.default",
     "aten._scaled_dot_product_cudnn_attention.default",
     "aten._scaled_dot_product_fused_attention_overrideable.default",
+    "criadero.causal_attention.default",
 )
+# Of `parallel.exchange`; what ranks exchange is inside, and not exchanged again.
+SHARED_PRODUCTS = ("criadero.gather_and_multiply.default", "criadero.multiply_and_add_up.default")
 # One number, for which a whole tensor was read: the scale of 8-bit products.
 SCALE = ("aten.max.default",)
-_KEPT = frozenset((*PRODUCTS, *ATTENTION, *SCALE))
-# Products that ranks share, see `parallel.exchange`: each is one operator, its exchange in it.
-_OWN = "criadero."
+KEPT = frozenset((*PRODUCTS, *ATTENTION, *SHARED_PRODUCTS, *SCALE))
 
 Contexts = Callable[[], tuple[AbstractContextManager[Any], AbstractContextManager[Any]]]
 
@@ -72,13 +72,13 @@ def _keep_products(model: Transformer) -> Contexts:
     """Return what `checkpoint` takes: one function for all layers, so that they share one compiled graph."""
     last_width = _width_of_last_product(model)
 
+    # differs from paper: 2.4 item 2 has a backward function written by hand.
     def policy(_context: Any, operator: Any, *args: Any, **_kwargs: Any) -> CheckpointPolicy:
         name = str(operator)
         # The backward pass needs nothing that comes after the input of the last product: it is not repeated.
         if name in PRODUCTS and args[0].shape[-1] == last_width:
             return CheckpointPolicy.PREFER_RECOMPUTE
-        kept = name in _KEPT or name.startswith(_OWN)
-        return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE
+        return CheckpointPolicy.MUST_SAVE if name in KEPT else CheckpointPolicy.PREFER_RECOMPUTE
 
     return partial(create_selective_checkpoint_contexts, policy)
 
