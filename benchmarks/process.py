@@ -6,8 +6,8 @@ import json
 import os
 import platform
 import subprocess
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,23 +15,37 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 
 
+class Ended(SystemExit):
+    """A process ended before it answered; the script ends with it, unless it goes on without that process."""
+
+
 class Process:
     """Answers one question at a time: JSON lines in, JSON lines out."""
 
-    def __init__(self, command: Sequence[str | Path], *, threads: int) -> None:
+    def __init__(
+        self, command: Sequence[str | Path], *, threads: int, environment: Mapping[str, str] | None = None
+    ) -> None:
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"},
+            env={
+                **os.environ,
+                "OMP_NUM_THREADS": str(threads),
+                "HF_HUB_OFFLINE": "1",
+                **(environment or {}),
+            },
         )
 
     def ask(self, question: dict[str, Any]) -> dict[str, Any]:
         """Send one line, wait for the answer."""
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(question) + "\n")
-        self._process.stdin.flush()
+        try:
+            self._process.stdin.write(json.dumps(question) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise Ended(f"{self._process.args} has ended") from None
         return self._answer()
 
     def finish(self) -> dict[str, Any]:
@@ -43,14 +57,19 @@ class Process:
         return answer
 
     def stop(self) -> None:
-        """End the process, whatever it does."""
+        """End the process, whatever it does, and wait until what it held is free."""
         self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            with suppress(BrokenPipeError):
+                assert pipe is not None
+                pipe.close()
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            sys.exit(f"{self._process.args} ended without an answer")
+            raise Ended(f"{self._process.args} ended without an answer")
         answer: dict[str, Any] = json.loads(line)
         return answer
 

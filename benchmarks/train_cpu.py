@@ -44,6 +44,7 @@ OPTIMIZER = {
     "adamw": {"lr": 3e-4, "betas": [0.9, 0.95], "eps": 1e-8, "weight_decay": 0.1},
     "clip_norm": 1.0,
 }
+CPU_SETTINGS = {"device": "cpu", "recompute": "none", "compile_layers": False}
 WARM_UP_STEPS = 2
 
 
@@ -58,8 +59,8 @@ class System(Process):
         if not python.exists():
             sys.exit(f"{python} is missing: run `make peers` first")
         super().__init__([python, "-P", HERE / "peers" / "serve.py", folder / "runner.py"], threads=threads)
-        compiled = name.endswith(COMPILED)
-        self.built = self.ask({**shape, **OPTIMIZER, "threads": threads, "compile": compiled})
+        settings = {**CPU_SETTINGS, "micro_batch": shape["batch"], "compile": name.endswith(COMPILED)}
+        self.built = self.ask({**shape, **OPTIMIZER, **settings, "threads": threads})
 
 
 def measure(name: str, *, systems: Sequence[str], rounds: int, steps: int, threads: int) -> dict[str, Any]:

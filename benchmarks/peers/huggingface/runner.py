@@ -1,6 +1,6 @@
 """Hugging Face's `LlamaForCausalLM` as its Trainer runs it with `bf16=True`: float32 weights, bfloat16
 autocast, SDPA attention, the model's own loss, clip, fused AdamW; the whole model compiled where its
-`torch_compile=True` would."""
+`torch_compile=True` would, or each layer; `gradient_checkpointing=True` where layers are recomputed."""
 
 from __future__ import annotations
 
@@ -25,18 +25,26 @@ def training(shape: dict[str, Any]) -> Iterator[tuple[Callable[..., float], int]
         use_cache=False,
         attn_implementation="sdpa",
     )
-    model = LlamaForCausalLM(config).train()
+    with torch.device(shape["device"]):
+        model = LlamaForCausalLM(config).train()
+    if shape["recompute"] == "full":
+        model.gradient_checkpointing_enable({"use_reentrant": False})
     optimizer = torch.optim.AdamW(model.parameters(), fused=True, **shape["adamw"])
-
-    run = torch.compile(model) if shape["compile"] else model
+    run = torch.compile(model) if shape["compile"] and not shape["compile_layers"] else model
+    for layer in model.model.layers if shape["compile_layers"] else ():
+        layer.compile(dynamic=False)
 
     def step(tokens_BT: torch.Tensor, targets_BT: torch.Tensor) -> float:
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = run(input_ids=tokens_BT, labels=targets_BT, shift_labels=targets_BT).loss
-        loss.backward()
+        pieces = list(zip(*(t.split(shape["micro_batch"]) for t in (tokens_BT, targets_BT)), strict=True))
+        total = 0.0
+        for tokens, targets in pieces:
+            with torch.autocast(shape["device"], dtype=torch.bfloat16):
+                loss = run(input_ids=tokens, labels=targets, shift_labels=targets).loss / len(pieces)
+            loss.backward()
+            total += loss.detach()
         torch.nn.utils.clip_grad_norm_(model.parameters(), shape["clip_norm"])
         optimizer.step()
         optimizer.zero_grad()
-        return float(loss.detach())
+        return float(total)
 
     yield step, sum(parameter.numel() for parameter in model.parameters())

@@ -1,6 +1,6 @@
 """litgpt's `GPT` in a Llama configuration as `litgpt pretrain` runs it: Fabric with `bf16-mixed` (float32
 weights, bfloat16 autocast), its chunked cross-entropy, Fabric's clip, fused AdamW; there the model is always
-compiled before Fabric sets it up, here in one of the two modes."""
+compiled before Fabric sets it up, here in one of the modes: as a whole, each layer, or not."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Any
 import lightning as L
 import torch
 from litgpt.config import Config
-from litgpt.model import GPT
+from litgpt.model import GPT, Block
 from litgpt.utils import chunked_cross_entropy
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
 
 
 @contextmanager
@@ -34,17 +35,27 @@ def training(shape: dict[str, Any]) -> Iterator[tuple[Callable[..., float], int]
         norm_eps=1e-6,
         mlp_class_name="LLaMAMLP",
     )
-    fabric = L.Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
-    plain = GPT(config)
-    model = fabric.setup(torch.compile(plain) if shape["compile"] else plain)
+    fabric = L.Fabric(accelerator=shape["device"], devices=1, precision="bf16-mixed")
+    with fabric.init_module(empty_init=False):
+        plain = GPT(config)
+    if shape["recompute"] == "full":  # as its FSDP strategy does it
+        apply_activation_checkpointing(plain, check_fn=lambda module: isinstance(module, Block))
+    for block in plain.transformer.h if shape["compile_layers"] else ():
+        block.compile(dynamic=False)
+    whole = shape["compile"] and not shape["compile_layers"]
+    model = fabric.setup(torch.compile(plain) if whole else plain)
     optimizer = fabric.setup_optimizers(torch.optim.AdamW(model.parameters(), fused=True, **shape["adamw"]))
 
     def step(tokens_BT: torch.Tensor, targets_BT: torch.Tensor) -> float:
-        loss = chunked_cross_entropy(model(tokens_BT), targets_BT)
-        fabric.backward(loss)
+        pieces = list(zip(*(t.split(shape["micro_batch"]) for t in (tokens_BT, targets_BT)), strict=True))
+        total = 0.0
+        for tokens, targets in pieces:
+            loss = chunked_cross_entropy(model(tokens), targets) / len(pieces)
+            fabric.backward(loss)
+            total += loss.detach()
         fabric.clip_gradients(model, optimizer, max_norm=shape["clip_norm"])
         optimizer.step()
         optimizer.zero_grad()
-        return float(loss.detach())
+        return float(total)
 
     yield step, sum(parameter.numel() for parameter in model.parameters())
