@@ -20,14 +20,16 @@ from criadero.model.transformer import Transformer
 from criadero.parallel import compile as module
 from criadero.parallel.config import ParallelConfig
 from criadero.parallel.launch import Launch, distributed
-from criadero.parallel.mesh import build_mesh
+from criadero.parallel.mesh import Mesh, build_mesh
 from criadero.parallel.parallelize import parallelize
 from criadero.parallel.recompute import recompute_layers
+from criadero.parallel.tensor_parallel import share_products
+from ranks import run_ranks
 from toy import toy
 
 B, T = 3, 16
 CONFIG = ModelConfig(
-    vocab_size=30, dim=32, num_layers=2, num_heads=4, num_kv_heads=4, hidden_dim=48, max_seq_len=T
+    vocab_size=32, dim=32, num_layers=2, num_heads=4, num_kv_heads=4, hidden_dim=48, max_seq_len=T
 )
 D, H, F = CONFIG.dim, CONFIG.num_heads, CONFIG.hidden_dim
 TOKENS_BT = torch.randint(30, (B, T), generator=torch.Generator().manual_seed(4))
@@ -119,13 +121,37 @@ def test_compiled_layers_have_the_same_names_and_gradients():
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.usefixtures("without_code")
 @pytest.mark.parametrize(
-    ("policy", "dtype"), [("none", torch.float32), ("paper", torch.bfloat16), ("full", torch.float32)]
+    ("policy", "dtype"),
+    [("none", torch.float32), ("paper", torch.bfloat16), ("full", torch.float32)],
+    ids=["none", "paper", "full"],
 )
 def test_however_many_layers_and_batches_there_is_one_graph_to_train_and_one_to_score(
     policy: str, dtype: torch.dtype
 ):
     """And two more for masks, and no more when batches without come again."""
     assert require_same(policy, dtype, [None, MASK_BTT, None]) == [2, 4, 4]
+
+
+def shared_products(mesh: Mesh) -> list[float]:
+    """Differences between gradients of compiled and of eager layers whose products two ranks share."""
+    gradients = []
+    for compiled in (False, True):
+        model = Transformer(CONFIG)
+        initialize(model, 1)
+        share_products(model, mesh, chunks=2)
+        recompute_layers(model, "paper")
+        for layer in model.layers if compiled else []:
+            layer.compile(dynamic=False, fullgraph=True, backend="aot_eager_decomp_partition")
+        parallelize(model, mesh, param_dtype=torch.float32)
+        model(TOKENS_BT).square().mean().backward()
+        gradients.append([parameter.grad.full_tensor() for parameter in model.parameters()])
+    assert graphs() == 1
+    return [difference(actual, expected) for actual, expected in zip(*gradients, strict=True)]
+
+
+def test_layers_whose_products_ranks_share_are_one_graph_too():
+    for differences in run_ranks(shared_products, 2, tp=2):
+        assert max(differences) < TOLERANCES[torch.float32]
 
 
 @pytest.mark.filterwarnings("ignore")
