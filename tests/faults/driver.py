@@ -124,6 +124,25 @@ def nan_loss(step: int, rank: int) -> None:
     stepping._accumulate, loop.train_step = poisoned, watched
 
 
+def sleep_before_step(step: int, rank: int) -> None:
+    """One rank sleeps for ever while its batch of `step`, from 1, is prepared."""
+    from criadero.shards.batches import Batches
+
+    if int(os.environ.get("RANK", 0)) != rank:
+        return
+    original = Batches.share
+    calls = 0
+
+    def share(*args: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == step:
+            time.sleep(3600)
+        return original(*args, **options)
+
+    Batches.share = share
+
+
 def spike_at_samples(samples: list[int]) -> None:
     """The gradient of a micro-batch with one of these training samples is a thousand times too large."""
     from criadero.train import step as stepping
@@ -261,6 +280,7 @@ FAULTS = {
         limit_file_bytes,
         log_samples,
         nan_loss,
+        sleep_before_step,
         spike_at_samples,
         kill_in_rollback,
         kill_at_step,
