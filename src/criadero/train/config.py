@@ -95,7 +95,7 @@ class TrainingConfig(Config):
         on_spike: what to do when the gradient norm is a spike: say so; leave the update out; or go back to
             the last checkpoint and on with the samples after the spike.
         spike_factor: a spike is a norm above this many times the median of the last 100.
-        skip_budget: steps that may be skipped, or roll-backs made, before it is an error.
+        skip_budget: steps that may be left out, those that led to a roll-back too, before it is an error.
     """
 
     tokens: PositiveInt
