@@ -36,6 +36,7 @@ EDGES = {
     ("checkpoint", "parallel"): "ranks agree on each step of writing and verifying",
     ("formats", "checkpoint"): "a checkpoint is one of the formats a model is read from",
     ("train", "carbon"): "training keeps the energy ledger",
+    ("train", "planner"): "what a run needs is checked before it starts",
     ("cli", "demo"): "a verb",
 }
 DRAWERS = {"utils.py", "util.py", "common.py", "helpers.py", "misc.py", "base.py", "manager.py"}

@@ -20,21 +20,82 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 
 def test_a_dry_run_prints_the_cost_and_writes_nothing(program, tmp_path: Path):
     outcome = program(
-        "train", CONFIGS / "llama-7b.toml", f"run.folder={tmp_path / 'run'}", "--dry-run", "--json"
+        "train", CONFIGS / "debug.toml", f"run.folder={tmp_path / 'run'}", "--dry-run", "--json"
     )
     assert outcome.code == 0
     cost = json.loads(outcome.stdout)
-    assert cost["parameters"] == 6_738_415_616
-    assert cost["flops_per_token"] == 6 * 6_738_415_616
-    assert cost["state_bytes"] == 18 * 6_738_415_616
-    assert cost["total_steps"] == 238_418
+    assert cost["fits"]
+    assert cost["parameters"] == 315_680
+    assert cost["flops_per_token"] == 6 * 315_680
+    assert cost["bytes_per_rank"]["optimizer_states"] == 8 * 315_680
+    assert cost["total_steps"] == 40
+    assert cost["speed"] is None
     assert not (tmp_path / "run").exists()
 
 
 def test_a_dry_run_for_people_has_a_line_for_each_number(program):
-    outcome = program("train", CONFIGS / "llama-7b.toml", "train.tokens=10_000_000", "--dry-run")
-    assert ["parameters", "6,738,415,616"] in [line.split() for line in outcome.stdout.splitlines()]
-    assert ["total_steps", "2"] in [line.split() for line in outcome.stdout.splitlines()]
+    outcome = program(
+        "train", CONFIGS / "llama-7b.toml", "train.tokens=10_000_000", "--dry-run", "--fake-world-size", 64,
+        "--device", "h100",
+    )  # fmt: skip
+    assert outcome.code == 0
+    lines = [line.split() for line in outcome.stdout.splitlines()]
+    assert ["parameters", "6,738,415,616"] in lines
+    assert ["total_steps", "2"] in lines
+    assert any(line[:1] == ["days"] for line in lines)
+    assert any("MFU" in line or "47.8% of the peak" in line for line in outcome.stdout.splitlines())
+
+
+def test_the_papers_largest_run_is_built_on_its_2048_ranks(program):
+    outcome = program(
+        "train",
+        CONFIGS / "llama-65b.toml",
+        "--dry-run",
+        "--fake-world-size",
+        2048,
+        "--device",
+        "A100",
+        "--json",
+    )
+    assert outcome.code == 0
+    cost = json.loads(outcome.stdout)
+    assert cost["parameters"] == 65_285_660_672
+    assert cost["ranks"] == 2048
+    assert cost["mesh"] == {"dp_replicate": 1, "dp_shard": 256, "tp": 8}
+    assert cost["micro_batches"] == 1
+    assert cost["tokens_per_step"] == 4_194_304
+    assert cost["bytes_per_rank"]["weights"] >= 4 * cost["parameters"] // 2048
+    assert cost["bytes_per_rank"]["total"] < 80e9
+    assert cost["speed"]["days"] == pytest.approx(21, rel=0.02)
+
+
+def test_a_dry_run_prints_first_and_then_refuses_what_does_not_fit(program):
+    outcome = program("train", CONFIGS / "llama-65b.toml", "--dry-run", "--device", "A100", "--json")
+    assert outcome.code == 1
+    assert json.loads(outcome.stdout)["fits"] is False
+    assert "are available on a A100" not in outcome.stderr
+    assert "hint: use" in outcome.stderr
+
+
+def test_questions_of_a_dry_run_without_one_are_a_usage_error(program, tiny: TinyRun, tmp_path: Path):
+    for question in (["--fake-world-size", 8], ["--device", "A100"]):
+        outcome = program("train", tiny.config(tmp_path), *question)
+        assert outcome.code == 2
+        assert "--dry-run" in outcome.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_device_nobody_knows_is_refused(program):
+    outcome = program("train", CONFIGS / "debug.toml", "--dry-run", "--device", "A1000")
+    assert outcome.code == 2
+    assert "unknown device `A1000`" in outcome.stderr
+
+
+def test_a_dry_run_says_how_often_each_source_is_read(program, tiny: TinyRun, tmp_path: Path):
+    outcome = program("train", tiny.config(tmp_path), "--dry-run", "--json")
+    epochs = json.loads(outcome.stdout)["epochs"]
+    assert len(epochs) >= 1
+    assert all(times > 0 for times in epochs.values())
 
 
 def test_results_are_one_json_object_on_stdout_and_progress_is_on_stderr(

@@ -7,7 +7,7 @@ import torch
 
 from criadero.model.presets import preset
 from criadero.train import speed
-from criadero.train.speed import Speedometer, peak_flops_per_second, peak_memory_bytes
+from criadero.train.speed import Speedometer, peak_memory_bytes
 
 CUDA = torch.device("cuda")
 CPU = torch.device("cpu")
@@ -59,41 +59,6 @@ def test_the_papers_speeds_show_as_the_papers_utilisation(
     found = meter.step(tokens_per_second)
     assert 100 * found["mfu_6n"] == pytest.approx(mfu_6n, abs=0.1)
     assert 100 * found["mfu_palm"] == pytest.approx(mfu_palm, abs=0.1)
-
-
-@pytest.mark.parametrize(
-    ("name", "peak_teraflops"),
-    [
-        ("NVIDIA A100-SXM4-80GB", 312),
-        ("A100-PCIE-40GB", 312),
-        ("NVIDIA A100 80GB PCIe", 312),
-        ("NVIDIA H100 80GB HBM3", 989),
-        ("NVIDIA H100 PCIe", 756),
-        ("NVIDIA H100 NVL", 835),
-        ("NVIDIA H200", 989),
-        ("NVIDIA H200 NVL", 835),
-    ],
-)
-def test_known_devices_have_their_data_sheets_peak(name: str, peak_teraflops: int):
-    assert peak_flops_per_second(name) == peak_teraflops * 1e12
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "cpu",
-        "",
-        "NVIDIA RTX A1000 Laptop GPU",
-        "NVIDIA A100-SXM4-40GB MIG 1g.5gb",
-        "GRID A100D-10C",
-        "NVIDIA GH200 480GB",
-        "NVIDIA H20",
-        "NVIDIA GeForce RTX 4090",
-        "AMD Instinct MI300X",
-    ],
-)
-def test_an_unknown_device_has_no_peak_and_never_somebody_elses(name: str):
-    assert peak_flops_per_second(name) is None
 
 
 @pytest.mark.parametrize("device", [CPU, CUDA])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field, field_validator
 
 from criadero.config import Config
+from criadero.errors import DistributedError
 
 
 class ParallelConfig(Config):
@@ -29,3 +30,19 @@ class ParallelConfig(Config):
         if value == 0:
             raise ValueError("should be at least 1, or -1 for all ranks that are left")
         return value
+
+    def settled(self, world_size: int) -> ParallelConfig:
+        """Return the same layout with `dp_shard` a number.
+
+        Raises:
+            DistributedError: the dimensions do not multiply to the number of ranks.
+        """
+        fixed = self.dp_replicate * self.tp
+        dp_shard = world_size // fixed if self.dp_shard == -1 else self.dp_shard
+        if fixed * dp_shard != world_size:
+            raise DistributedError(
+                f"dp_replicate={self.dp_replicate} x dp_shard={self.dp_shard} x tp={self.tp} "
+                f"does not give the {world_size} ranks that were started",
+                hint="leave dp_shard at -1 to use all ranks",
+            )
+        return self.model_copy(update={"dp_shard": dp_shard})

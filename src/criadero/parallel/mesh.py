@@ -13,7 +13,6 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from criadero.errors import DistributedError
 from criadero.parallel.config import ParallelConfig
 from criadero.parallel.watchdog import collective_timeout
 
@@ -68,7 +67,8 @@ def build_mesh(config: ParallelConfig, device: torch.device, *, timeout_seconds:
     Raises:
         DistributedError: the dimensions do not multiply to the number of ranks.
     """
-    shape = _shape(config, dist.get_world_size())
+    settled = config.settled(dist.get_world_size())
+    shape = (settled.dp_replicate, settled.dp_shard, settled.tp)
     grid = init_device_mesh(device.type, shape, mesh_dim_names=("dp_replicate", "dp_shard", "tp"))
     data_parallel = grid["dp_replicate", "dp_shard"]._flatten("dp")
     meshes = [grid, data_parallel]
@@ -78,18 +78,6 @@ def build_mesh(config: ParallelConfig, device: torch.device, *, timeout_seconds:
     for mesh in meshes:
         _set_timeout(mesh, collective_timeout(device, timeout_seconds))
     return Mesh(device, grid, data_parallel, data_parallel.get_local_rank(), data_parallel.size())
-
-
-def _shape(config: ParallelConfig, world_size: int) -> tuple[int, int, int]:
-    fixed = config.dp_replicate * config.tp
-    dp_shard = world_size // fixed if config.dp_shard == -1 else config.dp_shard
-    if fixed * dp_shard != world_size:
-        raise DistributedError(
-            f"dp_replicate={config.dp_replicate} x dp_shard={config.dp_shard} x tp={config.tp} "
-            f"does not give the {world_size} ranks that were started",
-            hint="leave dp_shard at -1 to use all ranks",
-        )
-    return config.dp_replicate, dp_shard, config.tp
 
 
 def _set_timeout(mesh: DeviceMesh, timeout: timedelta) -> None:

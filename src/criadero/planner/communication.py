@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import prod
 from typing import Literal
 
 from criadero.model.config import ModelConfig
 from criadero.parallel.config import ParallelConfig
+from criadero.planner.weights import Weight, layer_weights, other_weights, values
 
 Kind = Literal["all_gather", "reduce_scatter", "all_reduce"]
 # Along which dimension of the mesh, or which of them together.
@@ -50,19 +50,6 @@ class Collective:
         """What this rank sends if ranks form a ring, which is the least possible; it receives as much."""
         turns = 2 if self.kind == "all_reduce" else 1
         return turns * self.tensor_bytes * (self.ranks - 1) / self.ranks
-
-
-@dataclass(frozen=True)
-class _Weight:
-    """Shape of a parameter, and the dimension along which tensor parallelism cuts it (None: it does not)."""
-
-    shape: tuple[int, ...]
-    cut: int | None = None
-
-    def padded_values(self, *, tp: int, dp_shard: int) -> int:
-        """Values of the part that `dp_shard` ranks share, rounded up so that each has as many rows."""
-        part = [length // tp if axis == self.cut else length for axis, length in enumerate(self.shape)]
-        return dp_shard * -(-part[0] // dp_shard) * prod(part[1:])
 
 
 def communication(
@@ -110,12 +97,12 @@ def _weights(
     Gradients are summed once a step, in float32.
     """
     shards, layers = ranks.dp_shard, model.num_layers
-    layer = _padded(_layer_weights(model), ranks)
-    rest = _padded(_other_weights(model), ranks)
+    layer = _padded(layer_weights(model), ranks)
+    rest = _padded(other_weights(model), ranks)
 
-    def gather(what: str, times: int, values: int) -> Collective:
+    def gather(what: str, times: int, size: int) -> Collective:
         calls = times * micro_batches
-        return Collective(what, "all_gather", "dp_shard", shards, calls, calls * values * compute_bytes)
+        return Collective(what, "all_gather", "dp_shard", shards, calls, calls * size * compute_bytes)
 
     yield gather("weights of layers, forward", layers, layer)
     yield gather("weights of layers, backward", layers, layer)
@@ -184,25 +171,12 @@ def _scalars(model: ModelConfig, ranks: ParallelConfig) -> Iterable[Collective]:
     both = 2 * _FLOAT32_BYTES
     yield Collective("number of targets", "all_reduce", "dp", dp, 1, _INT64_BYTES)
     yield Collective("loss and request to stop", "all_reduce", "world", dp * ranks.tp, 1, both)
-    parameters = len(_other_weights(model)) + model.num_layers * len(_layer_weights(model))
+    parameters = len(other_weights(model)) + model.num_layers * len(layer_weights(model))
     across: Dimension = "dp_shard" if ranks.tp == 1 else "dp_shard_tp"
     norm_bytes = parameters * _FLOAT32_BYTES
     yield Collective("squared norms of gradients", "all_reduce", across, shared, 1, norm_bytes)
 
 
-def _padded(weights: Iterable[_Weight], ranks: ParallelConfig) -> int:
-    return sum(weight.padded_values(tp=ranks.tp, dp_shard=ranks.dp_shard) for weight in weights)
-
-
-def _layer_weights(model: ModelConfig) -> list[_Weight]:
-    heads, kv_heads = model.num_heads * model.head_dim, model.num_kv_heads * model.head_dim
-    by_rows = [(heads, model.dim), (kv_heads, model.dim), (kv_heads, model.dim)]
-    by_rows += [(model.hidden_dim, model.dim)] * 2
-    by_columns = [(model.dim, heads), (model.dim, model.hidden_dim)]
-    gains = [_Weight((model.dim,))] * 2
-    return [_Weight(shape, 0) for shape in by_rows] + [_Weight(shape, 1) for shape in by_columns] + gains
-
-
-def _other_weights(model: ModelConfig) -> list[_Weight]:
-    table = _Weight((model.vocab_size, model.dim), 0)
-    return [table] * (1 if model.tie_embeddings else 2) + [_Weight((model.dim,))]
+def _padded(weights: Iterable[Weight], ranks: ParallelConfig) -> int:
+    """Values of the parts that `dp_shard` ranks share, rounded up so that each has as many rows."""
+    return ranks.dp_shard * values(weights, tp=ranks.tp, dp_shard=ranks.dp_shard)

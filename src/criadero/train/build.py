@@ -48,20 +48,29 @@ def build_model(config: RunConfig, mesh: Mesh) -> Transformer:
     """Return the model, sharded over the mesh, float32, with its first weights."""
     if mesh.device.type == "cpu":
         keep_freed_memory()
-    with torch.device("meta"):
-        model = Transformer(config.model)
-    share_products(model, mesh, chunks=config.parallel.tp_chunks)
-    if config.train.fp8:
-        multiply_in_fp8(model, mesh.device)
-    recompute_layers(model, config.train.recompute)
-    if config.train.compile:
-        compile_layers(model, mesh.device)
-    parallelize(model, mesh, param_dtype=getattr(torch, config.train.compute_dtype))
+    model = shape_model(config, mesh)
     model.to_empty(device=mesh.device)
     if config.initial_model is None:
         initialize(model, config.train.seed)
     else:
         _load_weights(model, config.initial_model)
+    return model
+
+
+def shape_model(config: RunConfig, mesh: Mesh, *, kernels: bool = True) -> Transformer:
+    """Return the model as the ranks share it, on the meta device: shapes and no values.
+
+    Without `kernels` it is neither compiled nor put into 8 bits, which changes no shape of a parameter.
+    """
+    with torch.device("meta"):
+        model = Transformer(config.model)
+    share_products(model, mesh, chunks=config.parallel.tp_chunks)
+    if kernels and config.train.fp8:
+        multiply_in_fp8(model, mesh.device)
+    recompute_layers(model, config.train.recompute)
+    if kernels and config.train.compile:
+        compile_layers(model, mesh.device)
+    parallelize(model, mesh, param_dtype=getattr(torch, config.train.compute_dtype))
     return model
 
 

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from criadero.sinks import Sink, open_sinks
 from criadero.train.build import build_model
 from criadero.train.config import RunConfig
 from criadero.train.estimate import require_resources
+from criadero.train.free_memory import machine
 from criadero.train.heldout import open_heldout
 from criadero.train.hooks import Hook
 from criadero.train.optimizer import make_optimizer, optimizer_steps, optimizer_tensors, set_optimizer_steps
@@ -233,10 +235,7 @@ def open_session(
         run = _open_run(config, mesh, stack)
         if run is not None:
             say_what_has_no_effect(config.schedule, total_steps=config.total_steps)
-        everywhere(
-            lambda: require_resources(config, world_size=launch.world_size, device=mesh.device),
-            dist.group.WORLD,
-        )
+        _require_resources(config, mesh, launch)
         batches = _open_data(config, mesh, launch, stop=stop)
         require_same(batches.fingerprints)
         earlier_joules = total(read_segments(config.run.folder)).joules
@@ -315,6 +314,20 @@ def _open_run(config: RunConfig, mesh: Mesh, stack: ExitStack) -> RunFolder | No
 
     everywhere(open_first, dist.group.WORLD)
     return run
+
+
+def _require_resources(config: RunConfig, mesh: Mesh, launch: Launch) -> None:
+    """Check memory and disk on every rank; ranks on one machine share its memory."""
+    machines = gather(machine(), dist.group.WORLD)
+    check = partial(
+        require_resources,
+        config,
+        world_size=launch.world_size,
+        device="cuda" if mesh.device.type == "cuda" else "cpu",
+        local_ranks=machines.count(machines[launch.rank]),
+        gpu=mesh.device.index,
+    )
+    everywhere(check, dist.group.WORLD)
 
 
 def _open_data(config: RunConfig, mesh: Mesh, launch: Launch, *, stop: StopFlag) -> Batches:

@@ -6,7 +6,6 @@ that is not in the table has an unknown peak and therefore no MFU.
 
 from __future__ import annotations
 
-import re
 import resource
 import time
 from collections import deque
@@ -15,28 +14,7 @@ import torch
 
 from criadero.model.config import ModelConfig
 from criadero.model.flops import flops_per_token
-
-# Dense bfloat16 tensor-core peaks from NVIDIA's data sheets, FLOP/s.
-_PEAK_FLOPS_PER_SECOND = {
-    "A100": 312e12,
-    "H100 PCIe": 756e12,
-    "H100 NVL": 835e12,
-    "H100": 989e12,
-    "H200 NVL": 835e12,
-    "H200": 989e12,
-}
-# Part of a GPU, as MIG and virtual machines give it, has part of the peak.
-_PART_OF_A_DEVICE = ("MIG", "GRID")
-
-
-def peak_flops_per_second(device_name: str) -> float | None:
-    """Return the dense bf16 peak of a device by name, None when it is not known."""
-    if any(mark in device_name for mark in _PART_OF_A_DEVICE):
-        return None
-    for name, peak in _PEAK_FLOPS_PER_SECOND.items():
-        if re.search(rf"\b{name}\b", device_name):
-            return peak
-    return None
+from criadero.planner.devices import peak_flops_per_second
 
 
 def peak_memory_bytes(device: torch.device) -> int:
