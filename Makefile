@@ -49,6 +49,7 @@ benchmarks/peers/%/.venv/.ready: benchmarks/peers/%/requirements.txt
 
 benchmarks: $(STAMP) peers
 	$(BIN)/python benchmarks/train_cpu.py --save
+	$(BIN)/python benchmarks/scaling.py --save
 	$(BIN)/python benchmarks/tokenize.py
 	$(BIN)/python benchmarks/loader.py
 	$(BIN)/python benchmarks/corpus.py --save
