@@ -17,7 +17,7 @@ pytestmark = pytest.mark.xdist_group("ranks")
 def test_a_loader_that_hangs_is_found_by_its_own_thread_and_the_run_can_go_on(tiny: TinyRun, tmp_path: Path):
     config = tiny.config(tmp_path, steps=8)
     plan = {"sleep_before_step": {"step": 7, "rank": 1}}
-    command = ("train", config, "train.timeout_seconds=3", "heldout.every_steps=0")
+    command = ("train", config, "train.timeout_seconds=6", "heldout.every_steps=0")
     first, second = run_on_ranks(2, *command, folder=tmp_path, plan=plan)
     assert (first.code, second.code) == (1, 1)
     assert "error: rank 0 lost contact: rank 1 (" in first.err

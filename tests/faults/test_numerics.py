@@ -73,6 +73,8 @@ def test_numbers_that_are_not_finite_stop_the_run_and_change_no_weight(
     with pytest.raises(NumericsError, match=r"step 5: .*training samples 16 to 19; no parameter") as problem:
         train_with(tiny, tmp_path, hook)
     assert ("loss not finite on rank 0" in problem.value.message) == (how != "gradient")
+    where = "gradient not finite in `embedding.weight` on rank 0"
+    assert (where in problem.value.message) == (how == "gradient")
     assert "criadero shards show --run" in (problem.value.hint or "")
     assert hook.unchanged(5)
     assert not hook.unchanged(4)

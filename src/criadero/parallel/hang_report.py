@@ -77,10 +77,16 @@ def describe_self(rank: int, *, phase: str, phase_seconds: float, gave_up: str |
         phase_seconds=round(phase_seconds, 1),
         begun=_name(entries[-1]) if entries else _NONE,
         finished=_name(done[-1]) if done else _NONE,
-        waiting=bool(unfinished) or gave_up is not None,
+        waiting=bool(unfinished) or gave_up is not None or waits_in_collective(next(iter(stacks.values()))),
         positions={_group(entry): int(entry["collective_seq_id"]) for entry in entries},
         stacks=stacks,
     )
+
+
+def waits_in_collective(stack: str) -> bool:
+    """Whether a stack ends inside torch.distributed: all there is to go by where no record is kept."""
+    frames = [line for line in stack.splitlines() if line.lstrip().startswith("File ")]
+    return bool(frames) and "/torch/distributed/" in frames[-1]
 
 
 def judge(reports: Sequence[RankReport], *, silent: Sequence[int]) -> str:
