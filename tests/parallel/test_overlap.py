@@ -74,6 +74,23 @@ def test_gradients_are_bit_equal_to_those_of_waiting_for_each_collective(ranks: 
     assert run_ranks(compare_gradients, ranks, dp_replicate=replicas) == [True] * ranks
 
 
+def score_between_steps(mesh: Mesh) -> bool:
+    """Forward passes without gradients, as for held-out text, between two equal steps."""
+    model = sharded(mesh, toy, overlap=True)
+    before = gradients(model, mesh, synced_micro_batches=False)
+    with torch.no_grad():
+        for _ in range(3):
+            model(batch()[0])
+    model.reshard()
+    assert all(isinstance(parameter, DTensor) for parameter in model.parameters())
+    after = gradients(model, mesh, synced_micro_batches=False)
+    return all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+
+
+def test_scoring_between_steps_leaves_shards_and_gradients_as_they_were():
+    assert run_ranks(score_between_steps, 2) == [True, True]
+
+
 WIDTH, ROWS, LATE_SECONDS = 256, 512, 0.03
 
 
@@ -126,7 +143,9 @@ def record(model: nn.Module) -> list[Event]:
 def seconds_beside_products(events: list[Event], mark: Mark, collective: str) -> float:
     """How long a collective was in flight while matrix products ran, within a mark."""
     (within,) = (event for event in events if event.name == mark)
-    products = union((e.start, e.end) for e in events if e.name in {"aten::mm", "aten::addmm"})
+    products = union(
+        (e.start, e.end) for e in events if e.name in {"aten::mm", "aten::addmm", "aten::addmm_"}
+    )
     in_flight = union((e.start, e.end) for e in events if e.name == collective)
     return length(intersect(intersect(products, in_flight), [(within.start, within.end)]))
 

@@ -66,6 +66,7 @@ def test_three_steps_are_recorded_after_three_others(one_rank: Path):
 def test_the_shares_of_one_rank_are_those_of_a_training_step(one_rank: Path):
     summary, events, page = profile_of(one_rank)
     shares = summary["shares"]
+    assert summary["format_version"] == 1
     assert tuple(shares) == SHARES
     assert sum(shares.values()) == pytest.approx(1)
     assert all(shares[kind] > 0 for kind in (PRODUCTS, ATTENTION, OTHER, UPDATE, DATA))

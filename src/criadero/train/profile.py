@@ -34,7 +34,7 @@ SKIPPED_STEPS = 3
 RECORDED_STEPS = 3
 # Beyond so many micro-batches a step has events enough, and a trace of several would be unwieldy.
 _MANY_MICRO_BATCHES = 32
-_VERSION = 1
+_FORMAT_VERSION = 1
 
 T = TypeVar("T")
 
@@ -111,7 +111,7 @@ class _Recorder(NoHook):
         tokens_per_second = session.config.train.batch_tokens * found.steps / found.seconds
         first = self._first_step + self._skipped + 1
         values: dict[str, Any] = {
-            "version": _VERSION,
+            "format_version": _FORMAT_VERSION,
             "device": session.mesh.device.type,
             "ranks": dist.get_world_size(),
             "first_step": first,
@@ -187,7 +187,7 @@ def _page(values: Mapping[str, Any], found: Breakdown) -> str:
         _recomputed(found),
         "",
         *_table(
-            ["operator, by time of its own", "share", "ms a step", "calls a step"], _operator_rows(found)
+            ["operator, by time of its own", "share", "ms a step", "events a step"], _operator_rows(found)
         ),
         "",
         "The rest is in `rank-*.trace.json.gz`, one file a rank: open it in https://ui.perfetto.dev or",
@@ -231,7 +231,7 @@ def _operator_rows(found: Breakdown) -> list[list[str]]:
             f"`{operator.name[:80]}`",
             f"{operator.seconds / found.seconds:.1%}",
             f"{operator.seconds / found.steps * 1e3:.4g}",
-            f"{operator.calls / found.steps:.4g}",
+            f"{operator.events / found.steps:.4g}",
         ]
         for operator in found.operators
     ]

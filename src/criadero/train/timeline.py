@@ -43,11 +43,14 @@ class Event(NamedTuple):
 
 @dataclass(frozen=True)
 class Operator:
-    """An operator's or kernel's own time in the recorded steps."""
+    """An operator's or kernel's own time in the recorded steps, and how often it is in the profile.
+
+    That is more often than it ran where Python decides about each operator, as for `train.recompute=paper`.
+    """
 
     name: str
     seconds: float
-    calls: int
+    events: int
 
 
 @dataclass(frozen=True)
@@ -221,15 +224,15 @@ def _exclusive(spans_by_kind: Mapping[str, Intervals], window: Intervals) -> dic
 
 def _longest(own_times: Iterable[_OwnTime], window: Intervals, count: int) -> list[Operator]:
     seconds: dict[str, float] = defaultdict(float)
-    calls: dict[str, set[int]] = defaultdict(set)
+    seen: dict[str, set[int]] = defaultdict(set)
     first, last = window[0][0], window[-1][1]
     for own in own_times:
         if own.work is not None and first <= own.start < last:
             name = "fused kernels of compiled layers" if own.name.startswith("## Call") else own.name
             seconds[name] += own.end - own.start
-            calls[name].add(own.event)
+            seen[name].add(own.event)
     longest = sorted(seconds.items(), key=lambda item: -item[1])[:count]
-    return [Operator(name, spent, len(calls[name])) for name, spent in longest]
+    return [Operator(name, spent, len(seen[name])) for name, spent in longest]
 
 
 def _by_work(own_times: Iterable[_OwnTime]) -> dict[str, Intervals]:
