@@ -40,7 +40,7 @@ class Trained:
     kept_bytes: int
 
     def products(self) -> int:
-        return self.executed.counts["aten.mm.default"]
+        return self.executed.counts["aten.mm.default"] + self.executed.counts["aten.addmm_.default"]
 
     def attentions(self) -> int:
         counts = self.executed.counts

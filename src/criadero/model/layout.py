@@ -8,8 +8,10 @@ part of the sequence that a rank holds between matrix products (t = T here), D m
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -50,6 +52,8 @@ class Whole:
 
     def columns(self, x_BtD: Tensor, linears: Sequence[nn.Module]) -> list[Tensor]:
         """Apply each layer."""
+        if _adding_up_pays(x_BtD, linears):
+            return list(_CPUColumns.apply(x_BtD, *(linear.weight for linear in linears)))  # type: ignore[no-untyped-call]
         return [linear(x_BtD) for linear in linears]
 
     def rows(self, x: Tensor, linear: nn.Module) -> Tensor:
@@ -70,3 +74,29 @@ class Whole:
 
 
 WHOLE = Whole()
+
+
+def _adding_up_pays(x: Tensor, linears: Sequence[nn.Module]) -> bool:
+    """Tell whether layers that take the same `x` are differentiated as one: in eager training on the CPU."""
+    if torch.compiler.is_compiling() or not (torch.is_grad_enabled() and x.requires_grad):
+        return False
+    return x.device.type == "cpu" and all(type(linear) is nn.Linear for linear in linears)
+
+
+class _CPUColumns(torch.autograd.Function):
+    """y_i = x W_i^T. Backward adds dx = sum(dy_i W_i) up inside the products, not in passes of its own."""
+
+    @staticmethod
+    def forward(ctx: Any, x_BTD: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(x_BTD, *weights)
+        return tuple(F.linear(x_BTD, weight) for weight in weights)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
+        x_BTD, *weights = ctx.saved_tensors
+        x_ND, grads_of_rows = x_BTD.flatten(0, -2), [grad.flatten(0, -2) for grad in grads]
+        d_x_ND = grads_of_rows[0] @ weights[0]
+        for grad, weight in zip(grads_of_rows[1:], weights[1:], strict=True):
+            d_x_ND.addmm_(grad, weight)
+        return d_x_ND.view(x_BTD.shape), *(grad.T @ x_ND for grad in grads_of_rows)

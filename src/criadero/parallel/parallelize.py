@@ -38,9 +38,12 @@ def parallelize(
     policy = MixedPrecisionPolicy(
         param_dtype=param_dtype, reduce_dtype=reduce_dtype, cast_forward_inputs=False
     )
+    # On CPU a rank that shards with nobody keeps the cast weights from forward to backward.
+    alone_on_cpu = mesh.grid["dp_shard"].size() == 1 and mesh.device.type == "cpu"
+    reshard = False if alone_on_cpu else None  # None is FSDP2's own choice
     for module in (*layers_of(model), model):
-        fully_shard(module, mesh=mesh.sharding, mp_policy=policy)
-    for sharded in _sharded(model):
+        fully_shard(module, mesh=mesh.sharding, mp_policy=policy, reshard_after_forward=reshard)
+    for sharded in _sharded(model) if mesh.dp_size > 1 else ():  # alone, FSDP2 sums without being told
         sharded.set_gradient_divide_factor(1.0)
         # gloo refuses the multiply-and-sum that the line above asks for by itself; a plain sum is the same.
         sharded.set_force_sum_reduction_for_comms(True)

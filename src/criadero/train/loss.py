@@ -17,6 +17,8 @@ from torch import Tensor
 
 from criadero.shards.batch import IGNORED
 
+_BLOCK_ELEMENTS = 2**17  # half a megabyte in float32
+
 
 class ChunkedCrossEntropy:
     """Sum of the cross-entropies of all targets that are not IGNORED.
@@ -70,14 +72,12 @@ class _SummedLoss(torch.autograd.Function):
             targets = targets_N[rows]
             kept = (targets != IGNORED).unsqueeze(1)
             logits = hidden_ND[rows] @ weight_VD.T
-            log_p, indices, own, of_target = _log_softmax(logits, targets.unsqueeze(1), ranks)
+            of_target = _differentiate(logits, targets.unsqueeze(1), ranks, needs_gradient)
             loss -= torch.where(kept, of_target, 0.0).sum()
             if d_hidden_ND is None or d_weight_VD is None:
                 continue
-            # d loss / d logits = softmax - one-hot, formed in place of the log-probabilities; what is
-            # ignored is left out of the two products, which are much smaller.
-            gradient = log_p.exp_().scatter_add_(1, indices, -own)
-            gradient = gradient.to(hidden_ND.dtype)
+            # What is ignored is left out of the two products, which are much smaller.
+            gradient = logits
             d_hidden_ND[rows] = (gradient @ weight_VD).masked_fill_(~kept, 0.0)
             d_weight_VD += gradient.T @ hidden_ND[rows].masked_fill(~kept, 0.0)
         ctx.save_for_backward(d_hidden_ND, d_weight_VD)
@@ -90,6 +90,24 @@ class _SummedLoss(torch.autograd.Function):
         # Scaled in float32: 1 / tokens rounded to bfloat16 would change the gradient by up to 0.4%.
         d_hidden_ND = (d_hidden_ND.float() * d_loss).to(dtype)
         return d_hidden_ND, (d_weight_VD * d_loss).to(dtype), None, None, None, None
+
+
+def _differentiate(
+    logits_NV: Tensor, targets_N1: Tensor, ranks: dist.ProcessGroup | None, needs_gradient: bool
+) -> Tensor:
+    """Return the log-probabilities of the targets, (N, 1) float32; turn the logits into d loss / d logits.
+
+    That is softmax - one-hot, formed in float32, on the CPU a few rows at a time so that caches hold them.
+    """
+    in_blocks = ranks is None and logits_NV.device.type == "cpu"
+    rows = max(1, _BLOCK_ELEMENTS // logits_NV.shape[1]) if in_blocks else len(logits_NV)
+    of_targets = []
+    for logits, targets in zip(logits_NV.split(rows), targets_N1.split(rows), strict=True):
+        log_p, indices, own, of_target = _log_softmax(logits, targets, ranks)
+        of_targets.append(of_target)
+        if needs_gradient:
+            logits.copy_(log_p.exp_().scatter_add_(1, indices, -own))
+    return torch.cat(of_targets)
 
 
 def _log_softmax(
