@@ -36,7 +36,7 @@ from criadero.carbon.counters import CounterSource, nvml_source
 from criadero.carbon.meter import this_machine
 from criadero.model.config import ModelConfig
 from criadero.model.flops import flops_per_token
-from criadero.train.speed import peak_flops_per_second
+from criadero.planner.devices import peak_flops_per_second
 from process import Ended, Process, circumstances
 from train_cpu import OPTIMIZER
 
