@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 
 from criadero.model.init import initialize
@@ -91,3 +92,15 @@ def test_scoring_ends_early_when_asked_to_stop(tiny: TinyRun, tmp_path):
         assert model.training
         del model
     assert scores is None
+
+
+def test_after_scoring_the_model_holds_its_own_shards_in_float32(tiny: TinyRun, tmp_path):
+    """What would be saved if the run were stopped now, and what a roll-back would load into."""
+    model = Transformer(tiny.run_config(tmp_path).model)
+    with one_rank() as mesh:
+        parallelize(model, mesh, param_dtype=torch.bfloat16)
+        heldout = open_heldout(data(tiny, "a"), max_tokens=50)
+        assert score_heldout(model, heldout, mesh=mesh, batch_sequences=2, chunk_tokens=10)
+        found = {(type(parameter), parameter.dtype) for parameter in model.parameters()}
+        del model
+    assert found == {(DTensor, torch.float32)}

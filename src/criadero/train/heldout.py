@@ -94,16 +94,18 @@ def score_heldout(
 def _evaluating(model: nn.Module) -> Iterator[None]:
     """Put the model into evaluation, and after it back into training, holding its own shards only.
 
-    Only a backward pass makes FSDP2 give the outermost weights back to their shards; whoever looked at the
-    model's parameters before the next one would find gathered copies that the optimizer does not know.
+    Only a backward pass makes FSDP2 give the outermost weights back to their shards, and on one CPU rank
+    those of the layers; whoever saved or loaded the model's parameters before the next one would find gathered
+    copies that the optimizer does not know.
     """
     model.eval()
     try:
         yield
     finally:
         model.train()
-        if isinstance(model, FSDPModule):
-            model.reshard()
+        for module in model.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
 
 
 def total(scores: Mapping[str, HeldOutScore]) -> HeldOutScore:
