@@ -95,8 +95,8 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
     """Put the model into evaluation, and after it back into training, holding its own shards only.
 
     Only a backward pass makes FSDP2 give the outermost weights back to their shards, and on one CPU rank
-    those of the layers; whoever saved or loaded the model's parameters before the next one would find gathered
-    copies that the optimizer does not know.
+    those of the layers; whoever saved or loaded the model's parameters before the next one would find
+    gathered copies that the optimizer does not know.
     """
     model.eval()
     try:
