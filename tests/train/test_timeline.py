@@ -67,7 +67,7 @@ def test_each_instant_of_two_whole_steps_on_cpu_goes_to_one_kind():
             mark(Mark.OPTIMIZER, 14, 18),
             on_cpu("aten::_fused_adamw_", 15, 17),
             step(20, 25, 6),
-            on_cpu("aten::mm", 21, 22),
+            on_cpu("aten::addmm_", 21, 22),
         ],
         num_steps=2,
     )

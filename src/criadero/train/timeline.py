@@ -104,7 +104,7 @@ _PYTHON = "PythonDispatchMode"
 _BACKWARD = "autograd::engine::evaluate_function"
 _ATTENTION = re.compile("attention|flash|fmha|sdpa", re.IGNORECASE)
 _PRODUCT = re.compile(
-    r"::_?(mm|addmm|bmm|baddbmm|scaled_mm|grouped_mm|int_mm|(mkldnn_)?linear_pointwise|mkldnn_linear)(_out)?$"
+    r"::_?(mm|addmm|bmm|baddbmm|scaled_mm|grouped_mm|int_mm|(mkldnn_)?linear_pointwise|mkldnn_linear)(_|_out)?$"
 )
 _PRODUCT_KERNEL = re.compile(r"gemm|cutlass|cublas|nvjet|xmma|triton_\w*mm", re.IGNORECASE)
 # The operators of a compiled graph that are no library calls have no events of their own on CPU.
