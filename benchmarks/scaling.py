@@ -201,6 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=3, help="timed steps a round")
     parser.add_argument("--save", action="store_true", help=f"write {RESULTS.relative_to(HERE.parent)}")
     options = parser.parse_args(arguments)
+    load = os.getloadavg()[0]  # near 0 on a machine that does nothing else
     found: dict[str, list[list[dict[str, Any]]]] = {layout: [] for layout in options.only}
     for number in range(options.rounds):
         for layout, rounds in found.items():
@@ -221,6 +222,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "model": {"name": options.model, **MODELS[options.model], "batch_sequences": BATCH_SEQUENCES},
         "layouts": layouts,
         "cores": os.cpu_count(),
+        "load_before": round(load, 1),
         **circumstances(1),
     }
     if options.save:
