@@ -77,6 +77,31 @@ def test_a_dry_run_prints_first_and_then_refuses_what_does_not_fit(program):
     assert "hint: use" in outcome.stderr
 
 
+def test_a_dry_run_that_compares_with_no_memory_does_not_say_that_it_fits(program):
+    outcome = program("train", CONFIGS / "debug.toml", "--dry-run", "--fake-world-size", 2, "--json")
+    assert outcome.code == 0
+    cost = json.loads(outcome.stdout)
+    assert cost["fits"] is None
+    assert any("was not checked" in line for line in cost["assumed"])
+
+
+@pytest.mark.parametrize(
+    ("setting", "hint"),
+    [("parallel.dp_replicate=3", "a multiple of 3 ranks"), ("parallel.dp_shard=3", "dp_shard at -1")],
+)
+def test_ranks_that_the_mesh_does_not_divide_are_told_what_would(program, setting: str, hint: str):
+    outcome = program("train", CONFIGS / "debug.toml", setting, "--dry-run", "--fake-world-size", 7)
+    assert outcome.code != 0
+    assert "does not give 7 ranks" in outcome.stderr
+    assert hint in outcome.stderr
+
+
+def test_more_fake_ranks_than_this_machine_could_list_are_refused(program):
+    outcome = program("train", CONFIGS / "debug.toml", "--dry-run", "--fake-world-size", 10**9)
+    assert outcome.code == 2
+    assert "32768" in outcome.stderr
+
+
 def test_questions_of_a_dry_run_without_one_are_a_usage_error(program, tiny: TinyRun, tmp_path: Path):
     for question in (["--fake-world-size", 8], ["--device", "A100"]):
         outcome = program("train", tiny.config(tmp_path), *question)

@@ -64,8 +64,12 @@ def print_cost(
         "epochs": epochs,
         "assumed": [assumed, *_assumptions(config, device, epochs)],
     }
-    problem = _why_not(config, cost, environ, device=device, kind=kind, fake=fake_world_size is not None)
-    result["fits"] = problem is None
+    # Without a named GPU, memory of other machines or of a GPU here is unknown: not checked is not a yes.
+    checked = device is not None or (fake_world_size is None and kind == "cpu")
+    problem = _why_not(config, cost, environ, device=device, kind=kind) if checked else None
+    result["fits"] = problem is None if checked else None
+    if not checked:
+        result["assumed"].append("whether it fits was not checked: name a GPU with --device")
     if json:
         print_json(result)
     else:
@@ -128,7 +132,6 @@ def _why_not(
     *,
     device: Device | None,
     kind: DeviceKind,
-    fake: bool,
 ) -> ResourceError | None:
     """Return the error that says the run does not fit on the named GPU or else on this machine."""
     from criadero.planner.devices import RESERVED_BYTES
@@ -137,8 +140,6 @@ def _why_not(
 
     if device is not None:
         free_bytes, where = device.memory_bytes - RESERVED_BYTES, f"one {device.name}"
-    elif fake or kind == "cuda":
-        return None  # other machines, or a GPU that the start of the run asks
     else:
         local = environ.get("LOCAL_WORLD_SIZE", "")
         ranks_here = int(local) if local.isdecimal() else cost.ranks

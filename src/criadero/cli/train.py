@@ -29,7 +29,10 @@ def train(
     fake_world_size: Annotated[
         int | None,
         typer.Option(
-            "--fake-world-size", min=1, help="With --dry-run: really build rank 0 of so many, on no memory."
+            "--fake-world-size",
+            min=1,
+            max=32_768,  # PyTorch keeps about 30 kB a fake rank
+            help="With --dry-run: build rank 0 of so many ranks by the code that trains, on no memory.",
         ),
     ] = None,
     no_verify: Annotated[

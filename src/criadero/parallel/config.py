@@ -42,7 +42,12 @@ class ParallelConfig(Config):
         if fixed * dp_shard != world_size:
             raise DistributedError(
                 f"dp_replicate={self.dp_replicate} x dp_shard={self.dp_shard} x tp={self.tp} "
-                f"does not give the {world_size} ranks that were started",
-                hint="leave dp_shard at -1 to use all ranks",
+                f"does not give {world_size} ranks",
+                hint=self._how_to_settle(fixed),
             )
         return self.model_copy(update={"dp_shard": dp_shard})
+
+    def _how_to_settle(self, fixed: int) -> str:
+        if self.dp_shard != -1:
+            return "leave dp_shard at -1 to use all ranks"
+        return f"use a multiple of {fixed} ranks, or change parallel.tp or parallel.dp_replicate"
