@@ -119,7 +119,7 @@ def test_gradients_are_whole_between_micro_batches_only():
 
 
 def test_a_mesh_that_does_not_fit_the_ranks_is_an_error():
-    with pytest.raises(DistributedError, match="does not give the 12 ranks"):
+    with pytest.raises(DistributedError, match="does not give 12 ranks"):
         estimate(config("7b", parallel={"tp": 8}), world_size=12)
 
 
@@ -193,7 +193,7 @@ def test_states_alone_too_large_ask_for_more_ranks_and_nothing_at_all_is_said_so
     cost = estimate(settings, device="cuda")
     with pytest.raises(ResourceError) as problem:
         require_memory(settings, cost, 80 * 10**9, device="cuda", where="an A100")
-    assert "ranks (about" in (problem.value.hint or "")
+    assert "ranks with this much each (about" in (problem.value.hint or "")
     with pytest.raises(ResourceError) as problem:
         require_memory(settings, cost, 10**6, device="cuda", where="a watch")
     assert "smaller model" in (problem.value.hint or "")

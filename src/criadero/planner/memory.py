@@ -1,9 +1,9 @@
 """What one rank holds in memory, part by part, by arithmetic. Entry point: `memory_per_rank`.
 
 Weights, gradients and optimizer states are exact; activations follow from what each layer keeps for its
-backward pass. Parts are at their largest, and the total is their sum: when gradients come, activations go,
-but no allocator fills the holes of the one with the other well enough to count on (docs/adr/0018). Letters:
-D model width, H heads, K key/value heads, E head width, F feed-forward width, V vocabulary.
+backward pass. Parts are at their largest, which they are at different moments, and the total is their sum:
+what one frees is hardly ever in one piece when another asks for room (docs/adr/0018). Letters: D model width,
+H heads, K key/value heads, E head width, F feed-forward width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from criadero.planner.weights import layer_weights, other_weights, values
 Recompute = Literal["none", "paper", "full"]
 
 _FLOAT32_BYTES = 4
-# Of what a step takes and frees again, the holes that glibc's heap is left with; measured by
-# benchmarks/memory.py. CUDA's allocator reserves in pieces of 2 and 20 MB; nothing was measured there.
-_HOLES = {"cpu": 0.15, "cuda": 0.05}
+# What glibc's heap loses to holes, fitted to the measurements of benchmarks/memory.py: this part of gradients
+# and their buffers, less this part of activations, in whose room gradients find place as these go.
+_HEAP_HOLES, _HEAP_REUSE = 0.6, 0.2
+# CUDA's allocator hands out pieces of 2 and 20 MB. An assumption: nothing was measured there.
+_CUDA_HOLES = 0.05
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Memory:
         activations: what is kept for the backward pass.
         logits: one chunk of the loss, and the gradient of the output matrix.
         workspace: one layer's backward pass, with what it computes again.
-        allocator: holes in the memory of the process.
+        allocator: holes between blocks.
     """
 
     weights: int
@@ -96,25 +98,45 @@ def memory_per_rank(
     shard = model.num_layers * values(layer_weights(model), tp=tp, dp_shard=ranks.dp_shard)
     shard += values(other_weights(model), tp=tp, dp_shard=ranks.dp_shard)
     kept, repeated = _values_per_token(model, recompute)
-    temporary = {
+    # On CPU a rank that shards with nobody keeps the cast weights of all layers; see `parallel.parallelize`.
+    gathered_layers = model.num_layers if device == "cpu" and ranks.dp_shard == 1 else 2
+    kept_bytes = model.num_layers * _bytes(model, kept, recompute, compute_bytes)
+    residual_bytes = tokens * model.dim * compute_bytes
+    # Embeddings and the last norm's output are cut by tp; the last hidden states and their gradient are not.
+    parts = {
+        "weights": _FLOAT32_BYTES * shard,
+        "gradients": _FLOAT32_BYTES * shard,
+        "optimizer_states": 2 * _FLOAT32_BYTES * shard,
         "accumulated_gradients": (model.num_layers * layer + other) * _FLOAT32_BYTES * (micro_batches > 1),
-        "gathered_weights": (other + 2 * layer) * compute_bytes,
+        "gathered_weights": (other + gathered_layers * layer) * compute_bytes,
         "communication_buffers": _buffers(layer, other, ranks=ranks, compute_bytes=compute_bytes),
-        "activations": tokens
-        * (model.num_layers * _bytes(model, kept, recompute, compute_bytes) + 2 * model.dim * compute_bytes)
-        // tp
-        + 2 * tokens * model.dim * compute_bytes,
-        "logits": _logits(model, tokens, loss_chunk_tokens, compute_bytes=compute_bytes) // tp,
-        "workspace": tokens * (repeated + 3 * model.hidden_dim + 2 * model.dim) * compute_bytes // tp
-        + (tokens * model.dim * compute_bytes if tp > 1 else 0),
+        "activations": (tokens * kept_bytes + 2 * residual_bytes) // tp + 2 * residual_bytes,
+        "logits": _logits(
+            model,
+            tokens,
+            loss_chunk_tokens,
+            compute_bytes=compute_bytes,
+            in_blocks=device == "cpu" and tp == 1,
+        )
+        // tp,
+        "workspace": _workspace(model, tokens, repeated, compute_bytes=compute_bytes) // tp
+        + 4 * residual_bytes * (tp > 1),  # the sequence gathered and laid out, twice each
     }
-    return Memory(
-        weights=_FLOAT32_BYTES * shard,
-        gradients=_FLOAT32_BYTES * shard,
-        optimizer_states=2 * _FLOAT32_BYTES * shard,
-        **temporary,
-        allocator=int(_HOLES[device] * sum(temporary.values())),
-    )
+    return Memory(**parts, allocator=_allocator(parts, device))
+
+
+def _allocator(parts: dict[str, int], device: str) -> int:
+    if device == "cpu":
+        names = ("gradients", "accumulated_gradients", "communication_buffers")
+        lost = _HEAP_HOLES * sum(parts[name] for name in names)
+        return max(0, int(lost - _HEAP_REUSE * (parts["activations"] + parts["workspace"])))
+    states = parts["weights"] + parts["gradients"] + parts["optimizer_states"]
+    return int(_CUDA_HOLES * (sum(parts.values()) - states))
+
+
+def _workspace(model: ModelConfig, tokens: int, repeated: int, *, compute_bytes: int) -> int:
+    """What a layer computes again, and the gradients of its feed-forward."""
+    return tokens * (repeated + 3 * model.hidden_dim + 2 * model.dim) * compute_bytes
 
 
 def _values_per_token(model: ModelConfig, recompute: Recompute) -> tuple[int, int]:
@@ -142,21 +164,22 @@ def _bytes(model: ModelConfig, kept: int, recompute: Recompute, compute_bytes: i
 def _buffers(layer: int, other: int, *, ranks: ParallelConfig, compute_bytes: int) -> int:
     """Float32 gradients before they are scattered: of embedding and output, and of two layers.
 
-    A rank alone copies them once more; ranks that share weights also gather them through a buffer.
+    Ranks that share weights also gather them through a buffer.
     """
-    gradients = (other + 2 * layer) * _FLOAT32_BYTES
-    if ranks.dp_shard == 1:
-        return gradients + other * _FLOAT32_BYTES
-    return gradients + (other + 2 * layer) * compute_bytes
+    values_at_once = other + 2 * layer
+    return values_at_once * (_FLOAT32_BYTES + (compute_bytes if ranks.dp_shard > 1 else 0))
 
 
-def _logits(model: ModelConfig, tokens: int, chunk_tokens: int, *, compute_bytes: int) -> int:
-    """Logits of a chunk, as product, float32 and log-probabilities, beside what is left of the chunk before.
+def _logits(
+    model: ModelConfig, tokens: int, chunk_tokens: int, *, compute_bytes: int, in_blocks: bool
+) -> int:
+    """Logits of a chunk, or the gradients they become, and the gradient of the output matrix.
 
-    And the gradient of the output matrix: float32, and what a chunk adds to it.
+    Not `in_blocks`, the chunk also exists in float32, twice. Logits of one chunk go when the next ones are
+    there. The matrix's gradient is float32; when the logits have gone it is scaled into another, and cast.
     """
     chunk = min(chunk_tokens, tokens)
-    copies = compute_bytes + _FLOAT32_BYTES + (_FLOAT32_BYTES if compute_bytes < _FLOAT32_BYTES else 0)
-    if chunk < tokens:
-        copies += _FLOAT32_BYTES + compute_bytes + (compute_bytes if compute_bytes < _FLOAT32_BYTES else 0)
-    return model.vocab_size * (chunk * copies + model.dim * (_FLOAT32_BYTES + compute_bytes))
+    copies = compute_bytes * (2 if chunk < tokens else 1) + (0 if in_blocks else 2 * _FLOAT32_BYTES)
+    gradient = model.vocab_size * model.dim
+    at_once = max(model.vocab_size * chunk * copies, gradient * (_FLOAT32_BYTES + compute_bytes))
+    return at_once + gradient * _FLOAT32_BYTES

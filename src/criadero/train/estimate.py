@@ -203,7 +203,7 @@ def _how_to_fit(config: RunConfig, cost: Estimate, free_bytes: int, *, device: D
         needed = estimate(changed, world_size=ranks, device=device).memory.total
         if needed <= free_bytes:
             said = [f"{name}={value}" for name, value in settings.items()]
-            said += [f"{ranks} ranks"] if ranks != cost.ranks else []
+            said += [f"{ranks} ranks with this much each"] if ranks != cost.ranks else []
             return f"use {', '.join(said)} (about {files.format_bytes(needed)} a rank)"
     return "no setting makes it fit: use a smaller model or a device with more memory"
 
