@@ -31,10 +31,6 @@ def test_torchrun_variables_are_read():
     assert launch_from(TORCHRUN) == Launch(5, 1, 8, "10.0.0.1:29500")
 
 
-def test_ranks_that_torchrun_starts_again_are_another_attempt():
-    assert launch_from(TORCHRUN | {"TORCHELASTIC_RESTART_COUNT": "2"}).attempt == 2
-
-
 def test_torchrun_wins_inside_a_slurm_step():
     assert launch_from(SRUN | TORCHRUN) == Launch(5, 1, 8, "10.0.0.1:29500")
 

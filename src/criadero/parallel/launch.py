@@ -17,11 +17,12 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import HashStore, PrefixStore
+from torch._C._distributed_c10d import HashStore
 from torch.distributed.rendezvous import rendezvous
 
 from criadero.errors import DistributedError, ResourceError, StoppedEarly
 from criadero.parallel.failure import explain
+from criadero.parallel.meeting import meet
 from criadero.parallel.watchdog import Watchdog, collective_timeout
 
 
@@ -34,14 +35,12 @@ class Launch:
         local_rank: index on this machine, which is also the index of its GPU.
         world_size: number of processes.
         address: `host:port` at which the ranks meet; None for a single process, which needs no network.
-        attempt: how often torchrun has started the ranks again; it may keep the store that they met under.
     """
 
     rank: int = 0
     local_rank: int = 0
     world_size: int = 1
     address: str | None = None
-    attempt: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.world_size or self.local_rank < 0:
@@ -66,9 +65,7 @@ def launch_from(environ: Mapping[str, str]) -> Launch:
     """
     if "RANK" in environ or "WORLD_SIZE" in environ:
         rank, world_size = _number(environ, "RANK"), _number(environ, "WORLD_SIZE")
-        local_rank, attempt = _number(environ, "LOCAL_RANK", rank), "TORCHELASTIC_RESTART_COUNT"
-        address = _address(environ, world_size)
-        return Launch(rank, local_rank, world_size, address, attempt=_number(environ, attempt, 0))
+        return Launch(rank, _number(environ, "LOCAL_RANK", rank), world_size, _address(environ, world_size))
     if "SLURM_PROCID" in environ and "SLURM_STEP_NUM_TASKS" in environ:
         rank, world_size = _number(environ, "SLURM_PROCID"), _number(environ, "SLURM_STEP_NUM_TASKS")
         local_rank = _number(environ, "SLURM_LOCALID")
@@ -208,8 +205,7 @@ def _join(launch: Launch, device: torch.device, *, timeout_seconds: float) -> No
             rank, size = launch.rank, launch.world_size
             url = f"tcp://{launch.address}?rank={rank}&world_size={size}"
             store, _, _ = next(rendezvous(url, timeout=timeout))
-            # Addresses of ranks that are no more would be found under the names of the attempt before.
-            store = PrefixStore(f"attempt-{launch.attempt}", store)
+            store = meet(store, rank=rank, world_size=size, timeout_seconds=timeout.total_seconds())
             dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
     except (RuntimeError, ValueError) as problem:
         raise DistributedError(
