@@ -20,7 +20,9 @@ from torch.distributed.tensor import DTensor
 
 _BLOCK_TOKENS = 128
 _MAX_TOKENS = 1024  # from about twice this on PyTorch's backward pass is as fast
-_BLOCK_SCORES = 2**19  # scores of a block, 1 MB in bfloat16, which the second-level cache of a core holds
+_BLOCK_SCORES = (
+    2**20
+)  # scores of a block, 2 MB in bfloat16; fewer, and calls weigh, more, and caches overflow
 
 
 def suits(q_BTHE: Tensor) -> bool:
