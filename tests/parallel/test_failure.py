@@ -7,8 +7,11 @@ import time
 
 import pytest
 import torch.distributed as dist
+from torch._C._distributed_c10d import HashStore
 
+from criadero.parallel import watchdog
 from criadero.parallel.mesh import Mesh
+from criadero.parallel.watchdog import Watchdog, farewell_key
 from ranks import run_until_end
 
 
@@ -40,3 +43,20 @@ def test_the_other_ranks_stop_and_name_the_one_at_fault(how: str, said: str):
     if how == "fails":
         assert second.failure is not None
         assert second.failure.rstrip().endswith("ValueError: record 17 is broken")
+
+
+@pytest.mark.parametrize(
+    ("farewells", "said"),
+    [
+        ({1: "ValueError: record 17 is broken", 2: ""}, "rank 1 failed (ValueError: record 17 is broken)"),
+        ({2: ""}, "rank 1 died or hangs"),
+    ],
+)
+def test_of_ranks_that_answer_no_more_one_that_said_why_it_failed_is_named_with_its_reason(
+    farewells: dict[int, str], said: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(watchdog, "_ANSWER_SECONDS", 0.2)
+    store = HashStore()
+    for rank, reason in farewells.items():
+        store.set(farewell_key(rank), reason)
+    assert Watchdog(store, rank=0, world_size=3).inquire(store) == said

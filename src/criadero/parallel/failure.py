@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import Store
 
 from criadero.errors import DistributedError
-from criadero.parallel.watchdog import Watchdog
+from criadero.parallel.watchdog import Watchdog, farewell_key
 
 _WAIT_SECONDS = 2.0
 
@@ -32,7 +32,7 @@ def explain(
         watchdog.give_up(problem)
     try:
         store = dist.distributed_c10d._get_default_store()
-        store.set(f"criadero/left/{rank}", "" if lost_contact else f"{type(problem).__name__}: {problem}")
+        store.set(farewell_key(rank), "" if lost_contact else f"{type(problem).__name__}: {problem}")
         if not lost_contact:
             return None
         others = [other for other in range(world_size) if other != rank]
@@ -55,9 +55,9 @@ def _reason(store: Store, others: list[int]) -> str | None:
     deadline = time.monotonic() + _WAIT_SECONDS
     silent = others
     while silent and time.monotonic() < deadline:
-        silent = [other for other in silent if not store.check([f"criadero/left/{other}"])]
+        silent = [other for other in silent if not store.check([farewell_key(other)])]
         time.sleep(0.05)
-    said = {other: store.get(f"criadero/left/{other}").decode() for other in others if other not in silent}
+    said = {other: store.get(farewell_key(other)).decode() for other in others if other not in silent}
     failed = "; ".join(f"rank {other} failed ({reason})" for other, reason in said.items() if reason)
     if failed or silent:
         return failed or None

@@ -128,7 +128,11 @@ class Watchdog:
             time.sleep(0.05)
         answered = [rank for rank in range(self._world_size) if rank not in silent]
         reports = [RankReport.from_json(store.get(_answer_key(rank)).decode()) for rank in answered]
-        return judge(reports, silent=silent), reports
+        # NCCL tells nobody that a rank has left: those that wait for it learn its reason only here.
+        left = [rank for rank in silent if store.check([farewell_key(rank)])]
+        reasons = {rank: store.get(farewell_key(rank)).decode() for rank in left}
+        failed = "; ".join(f"rank {rank} failed ({reason})" for rank, reason in reasons.items() if reason)
+        return failed or judge(reports, silent=[rank for rank in silent if rank not in left]), reports
 
     def _answer(self, store: Store) -> None:
         phase, since = _phase
@@ -174,6 +178,11 @@ class Watchdog:
         for handler in logger.handlers:
             handler.flush()
         os._exit(1)
+
+
+def farewell_key(rank: int) -> str:
+    """Where a rank that ends by an error leaves its reason; empty if it only lost contact."""
+    return f"criadero/left/{rank}"
 
 
 def _answer_key(rank: int) -> str:
