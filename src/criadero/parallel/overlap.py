@@ -71,7 +71,8 @@ class _InFlight:
 class _LateReduceScatter(DefaultReduceScatter):
     """Adds up a layer's gradients while the backward pass goes on.
 
-    FSDP2 makes its result the parameters' gradients without reading it, unless they have gradients.
+    FSDP2 makes its result the parameters' gradients without reading it, unless they have gradients. It would
+    read it too early if it had to divide it or to cast it: gradients are summed in the weights' own dtype.
     """
 
     def __init__(self, layer: nn.Module, in_flight: _InFlight) -> None:

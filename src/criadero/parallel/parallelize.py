@@ -18,13 +18,7 @@ from criadero.parallel.mesh import Mesh
 from criadero.parallel.overlap import overlap_communication
 
 
-def parallelize(
-    model: nn.Module,
-    mesh: Mesh,
-    *,
-    param_dtype: torch.dtype,
-    reduce_dtype: torch.dtype = torch.float32,
-) -> None:
+def parallelize(model: nn.Module, mesh: Mesh, *, param_dtype: torch.dtype) -> None:
     """Shard `model` in place: each of `model.layers`, then what is left (embedding, last norm, output).
 
     Args:
@@ -32,11 +26,10 @@ def parallelize(
         mesh: parameters become DTensors on `mesh.sharding`, cut along their first dimension; those that
             `share_products` has cut are cut once more.
         param_dtype: what layers compute in; gathered weights are cast to it.
-        reduce_dtype: what gradients are summed in.
     """
     # Inputs are not cast: tokens are whole numbers and the rotary tables that layers receive stay float32.
     policy = MixedPrecisionPolicy(
-        param_dtype=param_dtype, reduce_dtype=reduce_dtype, cast_forward_inputs=False
+        param_dtype=param_dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
     )
     # On CPU a rank that shards with nobody keeps the cast weights from forward to backward.
     alone_on_cpu = mesh.grid["dp_shard"].size() == 1 and mesh.device.type == "cpu"
