@@ -336,8 +336,13 @@ Spans = list[tuple[float, float]]
 def traced(mesh: Mesh) -> list[dict[str, Spans]]:
     """When collectives were in flight and matrices multiplied, on this rank, in three products.
 
-    Rank 1 comes late to each, so that what rank 0 began before it waited is in flight for long.
+    Rank 1 comes late to each, and late to each sum in it, so that what rank 0 began before it waited is in
+    flight for long.
     """
+    late = dist.get_rank() == 1
+    if late:
+        start_sum = exchange._start_sum
+        exchange._start_sum = lambda *args: (time.sleep(0.2), start_sum(*args))[1]
     group = mesh.tensor_parallel.get_group().group_name
     x_BtD, x_BTF = torch.randn(1, 128, 256, requires_grad=True), torch.randn(1, 256, 512)
     by_rows, by_columns = (torch.randn(shape, requires_grad=True) for shape in ((512, 256), (256, 512)))
@@ -347,7 +352,7 @@ def traced(mesh: Mesh) -> list[dict[str, Spans]]:
         lambda: exchange.gather_and_multiply(x_BtD, [by_rows], group, 2),
         lambda: torch.autograd.backward(products, [torch.ones(1, 256, 512)]),
     )
-    return [spans_of(work, late=dist.get_rank() == 1) for work in works]
+    return [spans_of(work, late=late) for work in works]
 
 
 def spans_of(work: Callable[[], object], *, late: bool) -> dict[str, Spans]:
