@@ -17,6 +17,8 @@ sys.path.insert(0, str(BENCHMARKS))
 import train_gpu  # noqa: E402
 from process import Process  # noqa: E402
 
+sys.path.remove(str(BENCHMARKS))  # its corpus.py would hide the folder of tests of that name
+
 NO_MEMORY = """
 import contextlib, torch
 

@@ -13,7 +13,7 @@ from criadero.runs import read_metrics
 from criadero.shards.header import HEADER_BYTES
 from criadero.train.config import RunConfig
 from criadero.train.loop import train
-from tiny_run import TinyRun
+from tiny_run import EPOCH_STEPS, STEPS, TinyRun
 
 pytestmark = pytest.mark.xdist_group("data")
 
@@ -26,9 +26,10 @@ def shards(tiny: TinyRun, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def resumed(tiny: TinyRun, tmp_path: Path, uncut_folder: Path, shards: Path) -> RunConfig:
-    """The config that goes on with a run, its data being the copy."""
+    """The config that goes on with a run to a larger budget, its data being the copy."""
     shutil.copytree(uncut_folder, tmp_path / "run")
-    return tiny.run_config(tmp_path, f'data.sources=[{{name="tiny",path="{shards}"}}]')
+    source = f'data.sources=[{{name="tiny",path="{shards}"}}]'
+    return tiny.run_config(tmp_path, source, steps=STEPS + EPOCH_STEPS)
 
 
 def test_an_edited_byte_is_found_before_the_run_goes_on(shards: Path, resumed: RunConfig):
