@@ -159,13 +159,13 @@ def check_gradients(mesh: Mesh, *, tie_embeddings: bool, micro_batches: int, **o
 
 def check_bfloat16(mesh: Mesh) -> None:
     reference, expected_loss = plain()
-    model = build(mesh, dtype=torch.bfloat16)
-    assert backward(model, mesh) == pytest.approx(expected_loss, abs=2e-3)
-    for name, gradient in gradients(model).items():
-        assert gradient.dtype == torch.float32
-        torch.testing.assert_close(
-            gradient, reference.get_parameter(name).grad, rtol=0.1, atol=4e-3, msg=name
-        )
+    for micro_batches in (1, 2):  # the second adds up in float32 what the first left in it
+        model = build(mesh, dtype=torch.bfloat16)
+        assert backward(model, mesh, micro_batches=micro_batches) == pytest.approx(expected_loss, abs=2e-3)
+        for name, gradient in gradients(model).items():
+            assert gradient.dtype == torch.float32
+            expected = reference.get_parameter(name).grad
+            assert float((gradient - expected).norm() / expected.norm()) < 0.02, name
 
 
 def check_layout(mesh: Mesh) -> None:
