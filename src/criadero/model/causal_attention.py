@@ -20,9 +20,7 @@ from torch.distributed.tensor import DTensor
 
 _BLOCK_TOKENS = 128
 _MAX_TOKENS = 1024  # from about twice this on PyTorch's backward pass is as fast
-_BLOCK_SCORES = (
-    2**20
-)  # scores of a block, 2 MB in bfloat16; fewer, and calls weigh, more, and caches overflow
+_BLOCK_SCORES = 2**20  # 2 MB in bfloat16: with fewer the calls weigh more, with more caches overflow
 
 
 def suits(q_BTHE: Tensor) -> bool:
