@@ -36,7 +36,9 @@ def test_every_command_of_the_readme_runs(place: Place) -> None:
     (shown,) = (text for command, text in outputs.items() if command.startswith("shards show"))
     (built,) = (text for command, text in outputs.items() if command.startswith("shards build"))
     (talked,) = (text for command, text in outputs.items() if command.startswith("chat"))
+    (planned,) = (text for command, text in outputs.items() if "--fake-world-size 2048" in command)
     assert "demo" in listed
+    assert "65,285,660,672" in planned
     assert "=== sample 3" in shown
     assert "tokens" in built
     assert talked.strip()
