@@ -59,7 +59,9 @@ def check_gradients(mesh: Mesh) -> None:
         assert actual.keys() == expected.keys()
         for name, gradient in expected.items():
             torch.testing.assert_close(actual[name], gradient, rtol=0, atol=1e-6, msg=name)
-        assert collectives.clip_gradients(model.parameters(), norm / 2) == pytest.approx(norm, rel=1e-6)
+        assert collectives.clip_gradients(model.parameters(), norm / 2, mesh=mesh) == pytest.approx(
+            norm, rel=1e-6
+        )
         for name, gradient in gathered(model).items():
             torch.testing.assert_close(gradient, expected[name] / 2, rtol=1e-4, atol=1e-7, msg=name)
 
@@ -123,7 +125,7 @@ def train(model: nn.Module, mesh: Mesh | None) -> list[torch.Tensor]:
         if mesh is None:
             nn.utils.clip_grad_norm_(model.parameters(), 0.5)
         else:
-            collectives.clip_gradients(model.parameters(), 0.5)
+            collectives.clip_gradients(model.parameters(), 0.5, mesh=mesh)
         optimizer.step()
         optimizer.zero_grad()
     return [p.full_tensor() if isinstance(p, DTensor) else p for p in model.parameters()]
@@ -146,15 +148,32 @@ def test_one_rank_through_the_mesh_trains_bit_equal_to_a_plain_model():
 
 
 def poison(device: torch.device) -> tuple[float, list[float]]:
-    model = toy()
-    parallelize(model, build_mesh(ParallelConfig(), device), param_dtype=torch.float32)
+    model, mesh = toy(), build_mesh(ParallelConfig(), device)
+    parallelize(model, mesh, param_dtype=torch.float32)
     loss_of(model, *batch(), valid=1).backward()
     with torch.no_grad():
         model.output.weight.grad[2, 1] = float("nan")
     before = [p.grad.full_tensor() for p in model.parameters()]
-    norm = collectives.clip_gradients(model.parameters(), 0.1)
+    norm = collectives.clip_gradients(model.parameters(), 0.1, mesh=mesh)
     after = [p.grad.full_tensor() for p in model.parameters()]
     return norm, [torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(after, before, strict=True)]
+
+
+def clip_by_a_norm_of_ones_own(mesh: Mesh) -> float:
+    """Each replica adds its norm up in another order, which a rounded bit stands for here."""
+    model = toy()
+    parallelize(model, mesh, param_dtype=torch.float32)
+    backward(model, mesh, micro_batches=1)
+    exact, nn.utils.get_total_norm = nn.utils.get_total_norm, lambda _: torch.tensor(1 + 1e-6 * mesh.dp_rank)
+    try:
+        return collectives.clip_gradients(model.parameters(), 0.5, mesh=mesh)
+    finally:
+        nn.utils.get_total_norm = exact
+
+
+def test_replicas_clip_by_the_same_norm_to_the_last_bit():
+    norms = run_ranks(clip_by_a_norm_of_ones_own, 2, dp_replicate=2)
+    assert norms[0] == norms[1] > 1
 
 
 def test_gradients_that_are_not_finite_are_left_alone():

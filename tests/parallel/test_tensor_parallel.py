@@ -152,7 +152,9 @@ def check_gradients(mesh: Mesh, *, tie_embeddings: bool, micro_batches: int, **o
     for name, gradient in expected.items():
         torch.testing.assert_close(found[name], gradient, rtol=0, atol=1e-6, msg=name)
     norm = float(torch.sqrt(sum((g.double() ** 2).sum() for g in expected.values())))
-    assert collectives.clip_gradients(model.parameters(), norm / 2) == pytest.approx(norm, rel=1e-6)
+    assert collectives.clip_gradients(model.parameters(), norm / 2, mesh=mesh) == pytest.approx(
+        norm, rel=1e-6
+    )
     for name, gradient in gradients(model).items():
         torch.testing.assert_close(gradient, expected[name] / 2, rtol=1e-4, atol=1e-7, msg=name)
 

@@ -120,7 +120,7 @@ def _portable(problem: Exception | None) -> Exception | None:
     return DistributedError(f"another rank failed: {type(problem).__name__}: {problem}")
 
 
-def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> float:
+def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float, *, mesh: Mesh) -> float:
     """Scale the gradients so that their global norm is at most `max_norm`; return the norm before.
 
     The norm is over all parameters and all ranks, each replica counted once. If it is not
@@ -130,6 +130,11 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> float
     total = nn.utils.get_total_norm([p.grad for p in with_gradient if p.grad is not None])
     if isinstance(total, DTensor):
         total = total.full_tensor()
+    replicas = mesh.grid["dp_replicate"]
+    if replicas.size() > 1:
+        # Each replica added its norm up by itself, perhaps in another order: a last bit that differed
+        # would let their weights drift apart.
+        dist.all_reduce(total, op=dist.ReduceOp.MAX, group=replicas.get_group())
     norm = float(total.item())
     if math.isfinite(norm):
         nn.utils.clip_grads_with_norm_(with_gradient, max_norm, total)

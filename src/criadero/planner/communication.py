@@ -175,6 +175,10 @@ def _scalars(model: ModelConfig, ranks: ParallelConfig) -> Iterable[Collective]:
     across: Dimension = "dp_shard" if ranks.tp == 1 else "dp_shard_tp"
     norm_bytes = parameters * _FLOAT32_BYTES
     yield Collective("squared norms of gradients", "all_reduce", across, shared, 1, norm_bytes)
+    replicas = ranks.dp_replicate
+    yield Collective(
+        "global norm, the same for replicas", "all_reduce", "dp_replicate", replicas, 1, _FLOAT32_BYTES
+    )
 
 
 def _padded(weights: Iterable[Weight], ranks: ParallelConfig) -> int:

@@ -81,7 +81,7 @@ def train_step(
     totals = sum_over_ranks(torch.stack([loss_sum, loss_sum.new_tensor(float(stop_requested))]), mesh)
     set_phase("optimizer")
     with record_function(Mark.CLIP):
-        gradient_norm = clip_gradients(model.parameters(), config.optimizer.clip_norm)
+        gradient_norm = clip_gradients(model.parameters(), config.optimizer.clip_norm, mesh=mesh)
     # Ranks that share a product have the same loss; all are added up, so that no rank's NaN is overlooked.
     loss = float(totals[0]) / mesh.tensor_parallel.size() / tokens
     finite = math.isfinite(loss) and math.isfinite(gradient_norm)
