@@ -64,13 +64,17 @@ class Cursor:
 
     def __init__(self, path: Path, *, beat: Callable[[], None] | None = None) -> None:
         self.beat = beat
-        with path.open("wb+") as stream:
+        # Under a name of its own at first: an orphan of a killed driver that begins the same task must not
+        # cut the file that this process has mapped, which would end it with SIGBUS.
+        own = path.with_name(f"{path.name}.{os.getpid()}")
+        with own.open("wb+") as stream:
             # On a full disk the first write to a hole in a mapped file would kill the process.
             os.posix_fallocate(stream.fileno(), 0, _SIZE_BYTES)
             self._map = mmap.mmap(stream.fileno(), _SIZE_BYTES)
         self.place = memoryview(self._map)[:8].cast("Q")
         self.set(0, STARTING)
         self._map.flush()
+        own.replace(path)
         self._synced = monotonic()
 
     def set(self, index: int, stage: int) -> None:
