@@ -18,7 +18,7 @@ def test_a_dry_run_prints_one_json_object_and_touches_nothing(tiny: TinyRun, tmp
     assert cost["parameters"] == num_parameters(config.model)
     assert cost["total_steps"] == 20
     assert cost["tokens_per_step"] == STEP_TOKENS
-    assert cost["memory_bytes"] > 16 * cost["parameters"]
+    assert cost["bytes_per_rank"]["total"] > 16 * cost["parameters"]
     assert not (tmp_path / "run").exists()
 
 
