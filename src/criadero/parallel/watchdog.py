@@ -110,13 +110,13 @@ class Watchdog:
 
     def _collect(self, store: Store) -> str:
         verdict, reports = self._judge(store)
-        store.set(_VERDICT, verdict)
         logger.error("the run stands still: %s", as_text(verdict, reports, all_threads=False))
         if self._report_path is not None:
             try:
                 files.write_text(self._report_path, as_text(verdict, reports, all_threads=True))
             except OSError as problem:
                 logger.error("`%s` cannot be written: %s", self._report_path, problem.strerror)
+        store.set(_VERDICT, verdict)  # the others look for the report once they know it
         return verdict
 
     def _judge(self, store: Store) -> tuple[str, list[RankReport]]:
