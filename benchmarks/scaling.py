@@ -28,9 +28,9 @@ from pathlib import Path
 from typing import Any
 
 from criadero.config import validate
-from criadero.parallel.config import ParallelConfig
-from criadero.planner.communication import Collective, communication
+from criadero.planner.communication import Collective
 from criadero.train.config import RunConfig
+from criadero.train.estimate import estimate
 from process import circumstances
 
 HERE = Path(__file__).resolve().parent
@@ -121,16 +121,7 @@ def _free_port() -> int:
 def formula(model: str, layout: str) -> tuple[Collective, ...]:
     """Return what a rank should exchange in one step."""
     config = validate(RunConfig, run_config(model, layout), where="the benchmark's run")
-    return communication(
-        config.model,
-        ParallelConfig(**LAYOUTS[layout]),
-        seq_len=config.data.seq_len,
-        micro_batch_sequences=config.train.micro_batch_sequences,
-        micro_batches=1,
-        compute_bytes=4,
-        recompute=config.train.recompute,
-        loss_chunk_tokens=config.train.loss_chunk_tokens,
-    )
+    return estimate(config, world_size=num_ranks(layout)).collectives
 
 
 def figures(model: str, layout: str, found: Sequence[list[dict[str, Any]]]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from criadero.model.presets import num_parameters, preset
 from criadero.parallel.config import ParallelConfig
 from criadero.parallel.mesh import Mesh
 from criadero.planner.communication import Collective, communication
+from criadero.planner.step import RankStep
 from criadero.shards.batch import Batch
 from criadero.train.build import build_model
 from criadero.train.config import RunConfig
@@ -80,9 +81,10 @@ def counted(mesh: Mesh, config: RunConfig, *, micro_batches: int) -> Totals:
 
 def expected(mesh: Mesh, config: RunConfig, *, micro_batches: int) -> Totals:
     replicas, shards, tp = mesh.grid.shape
-    parts = communication(
-        config.model,
-        ParallelConfig(dp_replicate=replicas, dp_shard=shards, tp=tp, tp_chunks=config.parallel.tp_chunks),
+    layout = ParallelConfig(
+        dp_replicate=replicas, dp_shard=shards, tp=tp, tp_chunks=config.parallel.tp_chunks
+    )
+    step = RankStep(
         seq_len=SEQ_LEN,
         micro_batch_sequences=SEQUENCES,
         micro_batches=micro_batches,
@@ -90,6 +92,7 @@ def expected(mesh: Mesh, config: RunConfig, *, micro_batches: int) -> Totals:
         recompute=config.train.recompute,
         loss_chunk_tokens=config.train.loss_chunk_tokens,
     )
+    parts = communication(config.model, layout, step)
     calls, tensor_bytes = Counter[Any](), Counter[Any]()
     for part in parts:
         key = (part.kind, name_of(part, mesh))
@@ -136,10 +139,11 @@ def test_counted_communication_equals_the_formula(world_size: int, parallel: dic
 
 
 def sizes(parallel: ParallelConfig) -> tuple[Collective, ...]:
-    return communication(
-        preset("7b"), parallel, seq_len=2048, micro_batch_sequences=2, micro_batches=1, compute_bytes=2,
-        recompute="paper", loss_chunk_tokens=2048,
+    step = RankStep(
+        seq_len=2048, micro_batch_sequences=2, micro_batches=1, compute_bytes=2, recompute="paper",
+        loss_chunk_tokens=2048,
     )  # fmt: skip
+    return communication(preset("7b"), parallel, step)
 
 
 def test_one_rank_says_nothing():

@@ -5,25 +5,29 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from criadero.model.presets import num_parameters, preset
 from criadero.parallel.config import ParallelConfig
 from criadero.planner.memory import Memory, memory_per_rank
+from criadero.planner.step import RankStep
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "memory.py"
 
 
-def memory(*, ranks: dict[str, int] | None = None, **changes: Any) -> Memory:
-    settings = {
-        "seq_len": 2048, "micro_batch_sequences": 8, "micro_batches": 1, "compute_bytes": 2,
-        "recompute": "paper", "loss_chunk_tokens": 2048, "device": "cuda",
-    }  # fmt: skip
+def memory(
+    *, ranks: dict[str, int] | None = None, device: Literal["cpu", "cuda"] = "cuda", **changes: Any
+) -> Memory:
+    step = RankStep(
+        seq_len=2048, micro_batch_sequences=8, micro_batches=1, compute_bytes=2, recompute="paper",
+        loss_chunk_tokens=2048,
+    )  # fmt: skip
     layout = ParallelConfig(**{"dp_shard": 1, **(ranks or {})})
-    return memory_per_rank(preset("65b"), layout, **(settings | changes))
+    return memory_per_rank(preset("65b"), layout, replace(step, **changes), device=device)
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak cannot be reset here")

@@ -15,6 +15,7 @@ from typing import Literal
 
 from criadero.model.config import ModelConfig
 from criadero.parallel.config import ParallelConfig
+from criadero.planner.step import RankStep
 from criadero.planner.weights import Weight, layer_weights, other_weights, values
 
 Kind = Literal["all_gather", "reduce_scatter", "all_reduce"]
@@ -52,46 +53,25 @@ class Collective:
         return turns * self.tensor_bytes * (self.ranks - 1) / self.ranks
 
 
-def communication(
-    model: ModelConfig,
-    ranks: ParallelConfig,
-    *,
-    seq_len: int,
-    micro_batch_sequences: int,
-    micro_batches: int,
-    compute_bytes: int,
-    recompute: Literal["none", "paper", "full"],
-    loss_chunk_tokens: int,
-) -> tuple[Collective, ...]:
+def communication(model: ModelConfig, ranks: ParallelConfig, step: RankStep) -> tuple[Collective, ...]:
     """Return what a rank exchanges in one step; only groups of more than one rank say anything.
 
     Args:
         model: sizes of the decoder.
         ranks: the mesh, `dp_shard` settled (not -1).
-        seq_len: tokens of a sequence.
-        micro_batch_sequences: sequences a rank works on at once.
-        micro_batches: how many of these a rank does in a step.
-        compute_bytes: of one value in the compute dtype, in which weights and activations travel.
-        recompute: the setting `train.recompute`; only `full` repeats what is exchanged.
-        loss_chunk_tokens: the setting `train.loss_chunk_tokens`.
+        step: what the rank does; of recomputation only `full` repeats what is exchanged.
     """
-    tokens = micro_batch_sequences * seq_len
-    travelling = {"micro_batches": micro_batches, "compute_bytes": compute_bytes}
     everything = [
-        *_weights(model, ranks, **travelling),
-        *_sequence_parts(model, ranks, tokens=tokens, recompute=recompute, **travelling),
-        *_shared_vocabulary(
-            ranks, micro_batches=micro_batches, tokens=tokens, loss_chunk_tokens=loss_chunk_tokens
-        ),
-        *_shared_gains(model, ranks, **travelling),
+        *_weights(model, ranks, step),
+        *_sequence_parts(model, ranks, step),
+        *_shared_vocabulary(ranks, step),
+        *_shared_gains(model, ranks, step),
         *_scalars(model, ranks),
     ]
     return tuple(one for one in everything if one.ranks > 1)
 
 
-def _weights(
-    model: ModelConfig, ranks: ParallelConfig, *, micro_batches: int, compute_bytes: int
-) -> Iterable[Collective]:
+def _weights(model: ModelConfig, ranks: ParallelConfig, step: RankStep) -> Iterable[Collective]:
     """FSDP2: a layer is gathered for its forward and again for its backward, the rest once a micro-batch.
 
     Gradients are summed once a step, in float32.
@@ -101,8 +81,8 @@ def _weights(
     rest = _padded(other_weights(model), ranks)
 
     def gather(what: str, times: int, size: int) -> Collective:
-        calls = times * micro_batches
-        return Collective(what, "all_gather", "dp_shard", shards, calls, calls * size * compute_bytes)
+        calls = times * step.micro_batches
+        return Collective(what, "all_gather", "dp_shard", shards, calls, calls * size * step.compute_bytes)
 
     yield gather("weights of layers, forward", layers, layer)
     yield gather("weights of layers, backward", layers, layer)
@@ -115,20 +95,12 @@ def _weights(
     )
 
 
-def _sequence_parts(
-    model: ModelConfig,
-    ranks: ParallelConfig,
-    *,
-    micro_batches: int,
-    tokens: int,
-    compute_bytes: int,
-    recompute: str,
-) -> Iterable[Collective]:
-    """Tensor and sequence parallelism: residual streams of `tokens` tokens, gathered and summed."""
-    whole_bytes = tokens * model.dim * compute_bytes
+def _sequence_parts(model: ModelConfig, ranks: ParallelConfig, step: RankStep) -> Iterable[Collective]:
+    """Tensor and sequence parallelism: residual streams of a micro-batch, gathered and summed."""
+    whole_bytes = step.tokens * model.dim * step.compute_bytes
 
     def exchange(what: str, kind: Kind, times: int) -> Collective:
-        calls = times * micro_batches
+        calls = times * step.micro_batches
         return Collective(what, kind, "tp", ranks.tp, calls * ranks.tp_chunks, calls * whole_bytes)
 
     pairs = 2 * model.num_layers
@@ -137,7 +109,7 @@ def _sequence_parts(
     yield exchange("sequence before them, again for the gradients of weights", "all_gather", pairs)
     yield exchange("gradients of what is after them", "all_gather", pairs)
     yield exchange("gradients of what is before them", "reduce_scatter", pairs)
-    if recompute == "full":
+    if step.recompute == "full":
         yield exchange("sequence before them, recomputed", "all_gather", pairs)
         yield exchange("sequence after them, recomputed", "reduce_scatter", pairs)
     yield exchange("embeddings", "reduce_scatter", 1)
@@ -146,21 +118,18 @@ def _sequence_parts(
     yield exchange("gradients of last hidden states", "reduce_scatter", 1)
 
 
-def _shared_vocabulary(
-    ranks: ParallelConfig, *, micro_batches: int, tokens: int, loss_chunk_tokens: int
-) -> Iterable[Collective]:
+def _shared_vocabulary(ranks: ParallelConfig, step: RankStep) -> Iterable[Collective]:
     """Tensor parallelism: for the loss, two float32 of each rank a token."""
-    calls = micro_batches * -(-tokens // loss_chunk_tokens)
-    loss_bytes = micro_batches * tokens * 2 * ranks.tp * _FLOAT32_BYTES
+    calls = step.micro_batches * -(-step.tokens // step.loss_chunk_tokens)
+    loss_bytes = step.micro_batches * step.tokens * 2 * ranks.tp * _FLOAT32_BYTES
     yield Collective("log-sums and logits of targets", "all_reduce", "tp", ranks.tp, calls, loss_bytes)
 
 
-def _shared_gains(
-    model: ModelConfig, ranks: ParallelConfig, *, micro_batches: int, compute_bytes: int
-) -> Iterable[Collective]:
+def _shared_gains(model: ModelConfig, ranks: ParallelConfig, step: RankStep) -> Iterable[Collective]:
     """Tensor parallelism: gradients of gains, of which each rank has those of its part of the sequence."""
     gains = 2 * model.num_layers + 1
-    value_bytes = compute_bytes if micro_batches == 1 else _FLOAT32_BYTES  # in which FSDP2 accumulates
+    # With several micro-batches FSDP2 accumulates in float32.
+    value_bytes = step.compute_bytes if step.micro_batches == 1 else _FLOAT32_BYTES
     gain_bytes = gains * model.dim * value_bytes
     yield Collective("gradients of gains", "all_reduce", "tp", ranks.tp, gains, gain_bytes)
 

@@ -13,9 +13,8 @@ from typing import Literal
 
 from criadero.model.config import ModelConfig
 from criadero.parallel.config import ParallelConfig
+from criadero.planner.step import RankStep, Recompute
 from criadero.planner.weights import layer_weights, other_weights, values
-
-Recompute = Literal["none", "paper", "full"]
 
 _FLOAT32_BYTES = 4
 # What glibc's heap loses to holes, fitted to the measurements of benchmarks/memory.py: this part of gradients
@@ -69,58 +68,33 @@ class Memory:
 
 
 def memory_per_rank(
-    model: ModelConfig,
-    ranks: ParallelConfig,
-    *,
-    seq_len: int,
-    micro_batch_sequences: int,
-    micro_batches: int,
-    compute_bytes: int,
-    recompute: Recompute,
-    loss_chunk_tokens: int,
-    device: Literal["cpu", "cuda"],
+    model: ModelConfig, ranks: ParallelConfig, step: RankStep, *, device: Literal["cpu", "cuda"]
 ) -> Memory:
     """Return what the first rank of a mesh needs for training steps.
 
     Args:
         model: sizes of the decoder.
         ranks: the mesh, `dp_shard` settled (not -1).
-        seq_len: tokens of a sequence.
-        micro_batch_sequences: sequences a rank works on at once.
-        micro_batches: how many of these a rank does in a step.
-        compute_bytes: of one value in the compute dtype.
-        recompute: the setting `train.recompute`.
-        loss_chunk_tokens: the setting `train.loss_chunk_tokens`.
+        step: what the rank does.
         device: whose allocator and buffers; what CUDA itself and NCCL take is not in any part.
     """
-    tp, tokens = ranks.tp, micro_batch_sequences * seq_len
+    tp = ranks.tp
     layer, other = values(layer_weights(model), tp=tp), values(other_weights(model), tp=tp)
     shard = model.num_layers * values(layer_weights(model), tp=tp, dp_shard=ranks.dp_shard)
     shard += values(other_weights(model), tp=tp, dp_shard=ranks.dp_shard)
-    kept, repeated = _values_per_token(model, recompute)
     # On CPU a rank that shards with nobody keeps the cast weights of all layers; see `parallel.parallelize`.
     gathered_layers = model.num_layers if device == "cpu" and ranks.dp_shard == 1 else 2
-    kept_bytes = model.num_layers * _bytes(model, kept, recompute, compute_bytes)
-    residual_bytes = tokens * model.dim * compute_bytes
-    # Embeddings and the last norm's output are cut by tp; the last hidden states and their gradient are not.
+    whole_gradients = _FLOAT32_BYTES * (model.num_layers * layer + other)
     parts = {
         "weights": _FLOAT32_BYTES * shard,
         "gradients": _FLOAT32_BYTES * shard,
         "optimizer_states": 2 * _FLOAT32_BYTES * shard,
-        "accumulated_gradients": (model.num_layers * layer + other) * _FLOAT32_BYTES * (micro_batches > 1),
-        "gathered_weights": (other + gathered_layers * layer) * compute_bytes,
-        "communication_buffers": _buffers(layer, other, ranks=ranks, compute_bytes=compute_bytes),
-        "activations": (tokens * kept_bytes + 2 * residual_bytes) // tp + 2 * residual_bytes,
-        "logits": _logits(
-            model,
-            tokens,
-            loss_chunk_tokens,
-            compute_bytes=compute_bytes,
-            in_blocks=device == "cpu" and tp == 1,
-        )
-        // tp,
-        "workspace": _workspace(model, tokens, repeated, compute_bytes=compute_bytes) // tp
-        + 4 * residual_bytes * (tp > 1),  # the sequence gathered and laid out, twice each
+        "accumulated_gradients": whole_gradients if step.micro_batches > 1 else 0,
+        "gathered_weights": (other + gathered_layers * layer) * step.compute_bytes,
+        "communication_buffers": _buffers(layer, other, ranks=ranks, compute_bytes=step.compute_bytes),
+        "activations": _activations(model, step, tp=tp),
+        "logits": _logits(model, step, in_blocks=device == "cpu" and tp == 1) // tp,
+        "workspace": _workspace(model, step, tp=tp),
     }
     return Memory(**parts, allocator=_allocator(parts, device))
 
@@ -134,31 +108,41 @@ def _allocator(parts: dict[str, int], device: str) -> int:
     return int(_CUDA_HOLES * (sum(parts.values()) - states))
 
 
-def _workspace(model: ModelConfig, tokens: int, repeated: int, *, compute_bytes: int) -> int:
-    """What a layer computes again, and the gradients of its feed-forward."""
-    return tokens * (repeated + 3 * model.hidden_dim + 2 * model.dim) * compute_bytes
+def _activations(model: ModelConfig, step: RankStep, *, tp: int) -> int:
+    """What layers keep, and the float32 log-sum of each head's scores; then the ends of the model.
+
+    Embeddings and the last norm's output are cut by tp; the last hidden states and their gradient are not.
+    """
+    log_sums = 0 if step.recompute == "full" else model.num_heads * _FLOAT32_BYTES
+    kept_bytes = _kept_values(model, step.recompute) * step.compute_bytes + log_sums
+    ends_bytes = 2 * step.tokens * model.dim * step.compute_bytes
+    return (step.tokens * model.num_layers * kept_bytes + ends_bytes) // tp + ends_bytes
 
 
-def _values_per_token(model: ModelConfig, recompute: Recompute) -> tuple[int, int]:
-    """Return how many values of a token a layer keeps, and how many it computes again at its backward.
+def _workspace(model: ModelConfig, step: RankStep, *, tp: int) -> int:
+    """What a layer computes again, and the gradients of its feed-forward.
+
+    Under tensor parallelism also the sequence gathered and laid out, twice each.
+    """
+    repeated = _kept_values(model, "none") - _kept_values(model, step.recompute)
+    values_of_token = repeated + 3 * model.hidden_dim + 2 * model.dim
+    sequences = 4 * model.dim if tp > 1 else 0
+    token_bytes = step.tokens * step.compute_bytes
+    return token_bytes * values_of_token // tp + token_bytes * sequences
+
+
+def _kept_values(model: ModelConfig, recompute: Recompute) -> int:
+    """Return how many values of a token a layer keeps for its backward pass.
 
     Without recomputation: two residual streams and two normalised ones, q, k, v and the output of attention,
     gate and up, SiLU of the gate, and their product.
     """
     queries, keys = model.num_heads * model.head_dim, model.num_kv_heads * model.head_dim
-    everything = 4 * model.dim + 2 * queries + 2 * keys + 4 * model.hidden_dim
-    kept = {
-        "none": everything,
+    return {
+        "none": 4 * model.dim + 2 * queries + 2 * keys + 4 * model.hidden_dim,
         "paper": 2 * model.dim + 2 * queries + 2 * keys + 2 * model.hidden_dim,
         "full": model.dim,
     }[recompute]
-    return kept, everything - kept
-
-
-def _bytes(model: ModelConfig, kept: int, recompute: Recompute, compute_bytes: int) -> int:
-    """Bytes of what a layer keeps of a token: values, and the float32 log-sum of each head's scores."""
-    log_sums = 0 if recompute == "full" else model.num_heads * _FLOAT32_BYTES
-    return kept * compute_bytes + log_sums
 
 
 def _buffers(layer: int, other: int, *, ranks: ParallelConfig, compute_bytes: int) -> int:
@@ -170,16 +154,15 @@ def _buffers(layer: int, other: int, *, ranks: ParallelConfig, compute_bytes: in
     return values_at_once * (_FLOAT32_BYTES + (compute_bytes if ranks.dp_shard > 1 else 0))
 
 
-def _logits(
-    model: ModelConfig, tokens: int, chunk_tokens: int, *, compute_bytes: int, in_blocks: bool
-) -> int:
+def _logits(model: ModelConfig, step: RankStep, *, in_blocks: bool) -> int:
     """Logits of a chunk, or the gradients they become, and the gradient of the output matrix.
 
     Not `in_blocks`, the chunk also exists in float32, twice. Logits of one chunk go when the next ones are
     there. The matrix's gradient is float32; when the logits have gone it is scaled into another, and cast.
     """
-    chunk = min(chunk_tokens, tokens)
-    copies = compute_bytes * (2 if chunk < tokens else 1) + (0 if in_blocks else 2 * _FLOAT32_BYTES)
+    chunk = min(step.loss_chunk_tokens, step.tokens)
+    copies = step.compute_bytes * (2 if chunk < step.tokens else 1)
+    copies += 0 if in_blocks else 2 * _FLOAT32_BYTES
     gradient = model.vocab_size * model.dim
-    at_once = max(model.vocab_size * chunk * copies, gradient * (_FLOAT32_BYTES + compute_bytes))
+    at_once = max(model.vocab_size * chunk * copies, gradient * (_FLOAT32_BYTES + step.compute_bytes))
     return at_once + gradient * _FLOAT32_BYTES

@@ -20,6 +20,7 @@ from criadero.parallel.config import ParallelConfig
 from criadero.planner.communication import Collective, communication
 from criadero.planner.devices import Device
 from criadero.planner.memory import Memory, memory_per_rank
+from criadero.planner.step import RankStep
 from criadero.train.config import RunConfig
 from criadero.train.free_memory import free_gpu_bytes, free_memory_bytes
 
@@ -113,27 +114,27 @@ def estimate(config: RunConfig, *, world_size: int | None = None, device: Device
     parameters = num_parameters(config.model)
     sequences = -(-config.batch_sequences // (layout.dp_replicate * layout.dp_shard))
     micro = min(config.train.micro_batch_sequences, sequences)
-    step: dict[str, Any] = {
-        "seq_len": config.data.seq_len,
-        "micro_batch_sequences": micro,
-        "micro_batches": -(-sequences // micro),
-        "compute_bytes": 2 if config.train.compute_dtype == "bfloat16" else _FLOAT32_BYTES,
-        "recompute": config.train.recompute,
-        "loss_chunk_tokens": config.train.loss_chunk_tokens,
-    }
+    step = RankStep(
+        seq_len=config.data.seq_len,
+        micro_batch_sequences=micro,
+        micro_batches=-(-sequences // micro),
+        compute_bytes=2 if config.train.compute_dtype == "bfloat16" else _FLOAT32_BYTES,
+        recompute=config.train.recompute,
+        loss_chunk_tokens=config.train.loss_chunk_tokens,
+    )
     return Estimate(
         parameters=parameters,
         layout=layout,
-        micro_batch_sequences=micro,
-        micro_batches=step["micro_batches"],
+        micro_batch_sequences=step.micro_batch_sequences,
+        micro_batches=step.micro_batches,
         total_steps=config.total_steps,
         tokens=config.train.tokens,
         tokens_per_step=config.train.batch_tokens,
         batch_sequences=config.batch_sequences,
         flops_per_token=flops_per_token(config.model, config.data.seq_len, attention=False),
         flops_per_token_with_attention=flops_per_token(config.model, config.data.seq_len, attention=True),
-        memory=memory_per_rank(config.model, layout, device=device, **step),
-        collectives=communication(config.model, layout, **step),
+        memory=memory_per_rank(config.model, layout, step, device=device),
+        collectives=communication(config.model, layout, step),
         disk_bytes=_disk_bytes(config, parameters),
     )
 
