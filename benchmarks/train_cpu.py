@@ -44,7 +44,7 @@ OPTIMIZER = {
     "adamw": {"lr": 3e-4, "betas": [0.9, 0.95], "eps": 1e-8, "weight_decay": 0.1},
     "clip_norm": 1.0,
 }
-CPU_SETTINGS = {"device": "cpu", "recompute": "none", "compile_layers": False}
+CPU_SETTINGS = {"device": "cpu", "compile_layers": False}
 WARM_UP_STEPS = 2
 
 
@@ -59,7 +59,15 @@ class System(Process):
         if not python.exists():
             sys.exit(f"{python} is missing: run `make peers` first")
         super().__init__([python, "-P", HERE / "peers" / "serve.py", folder / "runner.py"], threads=threads)
-        settings = {**CPU_SETTINGS, "micro_batch": shape["batch"], "compile": name.endswith(COMPILED)}
+        compiled = name.endswith(COMPILED)
+        # Compiled, keeping what the paper keeps takes no longer, and the peers' compiler chooses for them.
+        recompute = "paper" if compiled and name in OURS else "none"
+        settings = {
+            **CPU_SETTINGS,
+            "micro_batch": shape["batch"],
+            "compile": compiled,
+            "recompute": recompute,
+        }
         self.built = self.ask({**shape, **OPTIMIZER, **settings, "threads": threads})
 
 

@@ -62,7 +62,7 @@ def check(model: type[C], values: Mapping[str, Any], *, within: str = "") -> tup
         found = problem.errors(include_url=False)
         # A default derived from fields that are at fault themselves is no fault of its own.
         real = [fault for fault in found if fault["type"] != "default_factory_not_called"]
-        return None, [_describe(model, fault, within) for fault in real]
+        return None, [line for fault in real for line in _describe(model, fault, within)]
 
 
 def faults_of(where: str, faults: Sequence[str]) -> ConfigError:
@@ -135,19 +135,20 @@ def _parse_value(text: str) -> Any:
     return found["value"] if len(found) == 1 else text
 
 
-def _describe(model: type[BaseModel], fault: Any, within: str) -> str:
+def _describe(model: type[BaseModel], fault: Any, within: str) -> list[str]:
+    """Return a line for each thing that is wrong: a validator may say several, one a line."""
     place = ".".join(str(part) for part in (*filter(None, [within]), *fault["loc"]))
     if fault["type"] == "extra_forbidden":
         known = _fields_at(model, fault["loc"][:-1])
         if close := difflib.get_close_matches(str(fault["loc"][-1]), known, n=1):
-            return f"unknown key `{place}`, did you mean `{close[0]}`?"
-        return f"unknown key `{place}`" + (f"; known are {', '.join(known)}" if known else "")
+            return [f"unknown key `{place}`, did you mean `{close[0]}`?"]
+        return [f"unknown key `{place}`" + (f"; known are {', '.join(known)}" if known else "")]
     if fault["type"] == "missing":
-        return f"`{place}` is missing"
-    message = fault["msg"].removeprefix("Value error, ")
-    if isinstance(fault["input"], dict):
-        return f"`{place}`: {message}" if place else message
-    return f"`{place}` is {fault['input']!r}: {message}"
+        return [f"`{place}` is missing"]
+    where = f"`{place}`: " if place else ""
+    if not isinstance(fault["input"], dict):
+        where = f"`{place}` is {fault['input']!r}: "
+    return [where + message for message in fault["msg"].removeprefix("Value error, ").splitlines()]
 
 
 def _fields_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:

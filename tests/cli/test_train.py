@@ -43,7 +43,7 @@ def test_a_dry_run_for_people_has_a_line_for_each_number(program):
     assert ["parameters", "6,738,415,616"] in lines
     assert ["total_steps", "2"] in lines
     assert any(line[:1] == ["days"] for line in lines)
-    assert any("MFU" in line or "47.8% of the peak" in line for line in outcome.stdout.splitlines())
+    assert any("MFU" in line or "47.8% of the bfloat16 peak" in line for line in outcome.stdout.splitlines())
 
 
 def test_the_papers_largest_run_is_built_on_its_2048_ranks(program):

@@ -114,8 +114,8 @@ def test_every_fault_of_every_part_is_reported_at_once(tmp_path: Path) -> None:
 )
 def test_weights_fit_the_sources(tmp_path: Path, mixture: str, words: str) -> None:
     sources = "".join(f'[sources.{name}]\nkind = "text"\ninputs = ["a"]\n' for name in ("one", "two"))
-    (fault,) = faults(write(tmp_path / "a.toml", f"{sources}[mixture]\nweights = {mixture}"))
-    assert words in fault
+    found = faults(write(tmp_path / "a.toml", f"{sources}[mixture]\nweights = {mixture}"))
+    assert [words in fault for fault in found].count(True) == 1
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,7 @@ def test_8_bit_products_ask_for_widths_of_16_no_tensor_parallelism_and_a_gpu():
         train={"tokens": 10**12, "fp8": True, "device": "cpu"},
         parallel={"tp": 2},
     )
+    assert "has 3 faults:" in said
     assert "with train.fp8, model.hidden_dim (11000) must be a multiple of 16" in said
     assert "train.fp8 works with parallel.tp=1, not with 2" in said
     assert "train.fp8 needs train.device=cuda or auto" in said

@@ -43,6 +43,7 @@ logger = logging.getLogger("criadero")
 
 FAILURES_IN_A_ROW = 3
 _PATIENCE_AFTER_ERROR_SECONDS = 60
+_DISK_SECONDS = 1800  # how long a rank waits for the disk of another
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,7 @@ class Checkpointer:
     """
 
     def __init__(
-        self,
-        folder: Path,
-        config: CheckpointConfig,
-        *,
-        group: dist.ProcessGroup | None = None,
-        timeout_seconds: float = 1800,
+        self, folder: Path, config: CheckpointConfig, *, group: dist.ProcessGroup | None = None
     ) -> None:
         """Open `folder` (made if needed) and tidy it on rank 0; collective.
 
@@ -76,7 +72,6 @@ class Checkpointer:
             folder: where `step-00000123` folders go.
             config: interval and retention.
             group: a gloo group for this object alone, which `close` destroys; made over all ranks if None.
-            timeout_seconds: how long a rank may wait for the disk of another.
         """
         self.folder = folder
         self.config = config
@@ -85,7 +80,7 @@ class Checkpointer:
         self._problem: Exception | None = None
         self._thread: threading.Thread | None = None
         # The thread's collectives must not mix with those of the training.
-        self.group = group or _new_group(timeout_seconds)
+        self.group = group or _new_group()
         everywhere(self._open_folder, self.group)
 
     def _open_folder(self) -> None:
@@ -240,8 +235,9 @@ class Checkpointer:
         retain.retain(self.folder, snapshot.step, self.config)
 
 
-def _new_group(timeout_seconds: float) -> dist.ProcessGroup:
-    group: dist.ProcessGroup = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_seconds))
+def _new_group() -> dist.ProcessGroup:
+    timeout = timedelta(seconds=_DISK_SECONDS)
+    group: dist.ProcessGroup = dist.new_group(backend="gloo", timeout=timeout)
     return group
 
 

@@ -116,7 +116,9 @@ def _assumptions(config: RunConfig, device: Device | None, epochs: dict[str, flo
     if device is None:
         yield "speed is unknown: name a GPU with --device, or run some steps"
     else:
-        yield f"{PAPER_MFU:.1%} of the peak by 6N, what the paper's 65B reached on A100"
+        yield f"{PAPER_MFU:.1%} of the bfloat16 peak by 6N, what the paper's 65B reached on A100"
+        if config.train.fp8:
+            yield "what 8-bit products gain is not reckoned with"
         yield "memory on a GPU is reckoned, not measured; 2 GB of it are left to CUDA and NCCL"
     yield "bytes sent are those of rings"
     if epochs is None:

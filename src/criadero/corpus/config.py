@@ -102,7 +102,7 @@ class CorpusConfig(Config):
         if weights and not any(weights.values()):
             faults.append("every weight is 0")
         if faults:
-            raise ValueError("; ".join(faults))
+            raise ValueError("\n".join(faults))
         return self
 
 

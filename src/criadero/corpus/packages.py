@@ -90,11 +90,13 @@ def fetch(package: Package, cache: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=cache.resolve()) as temporary:
         archive = _download(package, Path(temporary))
         if (found := sha256_file(archive)) != package.sha256:
-            raise DataError(f"{package}: the archive has sha256 {found}, expected {package.sha256}")
+            raise DataError(
+                f"{package}: the archive has sha256 {found}, expected {package.sha256}",
+                hint="the package index serves another file under this version: ask who keeps it",
+            )
         fsync(archive)
-        shutil.rmtree(
-            folder, ignore_errors=True
-        )  # another process may have been quicker; its file is the same
+        # Another process may have been quicker; its file is the same.
+        shutil.rmtree(folder, ignore_errors=True)
         archive.parent.rename(folder)
     return folder / archive.name
 
@@ -116,7 +118,10 @@ def read_members(archive: Path, *patterns: str) -> Iterator[tuple[str, bytes]]:
                 raise DataError(f"`{archive.name}`: {name} has {size_bytes:,} bytes, too many")
             yield name, stream.read()
     except _DAMAGED as problem:
-        raise DataError(f"`{archive.name}` is damaged: {problem}") from problem
+        raise DataError(
+            f"`{archive.name}` is damaged: {problem}",
+            hint=f"delete `{archive}` and run again to fetch it anew",
+        ) from problem
 
 
 _Members = Iterator[tuple[str, int, IO[bytes]]]
@@ -185,9 +190,15 @@ def _download(package: Package, folder: Path) -> Path:
             command, cwd=target, capture_output=True, text=True, timeout=_DOWNLOAD_SECONDS, check=False
         )
     except FileNotFoundError:
-        raise DataError(f"{package} cannot be fetched: there is no `{command[0]}` here") from None
+        raise DataError(
+            f"{package} cannot be fetched: there is no `{command[0]}` here",
+            hint=f"install `{command[0]}`, or run where it is",
+        ) from None
     except subprocess.TimeoutExpired:
-        raise DataError(f"{package} did not arrive within {_DOWNLOAD_SECONDS} s") from None
+        raise DataError(
+            f"{package} did not arrive within {_DOWNLOAD_SECONDS} s",
+            hint="run again: what has arrived is taken from the cache",
+        ) from None
     found = sorted(target.iterdir())
     if done.returncode != 0 or len(found) != 1:
         reason = ([line for line in done.stderr.splitlines() if line.strip()] or ["no reason given"])[-1]

@@ -108,5 +108,5 @@ class ModelConfig(Config):
         if self.head_dim % 2:
             faults.append(f"head_dim {self.head_dim} is odd, and RoPE rotates pairs")
         if faults:
-            raise ValueError("; ".join(faults))
+            raise ValueError("\n".join(faults))
         return self

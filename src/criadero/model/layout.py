@@ -95,8 +95,16 @@ class _CPUColumns(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
         x_BTD, *weights = ctx.saved_tensors
-        x_ND, grads_of_rows = x_BTD.flatten(0, -2), [grad.flatten(0, -2) for grad in grads]
-        d_x_ND = grads_of_rows[0] @ weights[0]
-        for grad, weight in zip(grads_of_rows[1:], weights[1:], strict=True):
-            d_x_ND.addmm_(grad, weight)
-        return d_x_ND.view(x_BTD.shape), *(grad.T @ x_ND for grad in grads_of_rows)
+        x_ND = x_BTD.flatten(0, -2)
+        return sum_of_products(grads, weights), *(grad.flatten(0, -2).T @ x_ND for grad in grads)
+
+
+def sum_of_products(grads: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
+    """Return the sum of `grad @ weight`, (B, T, D), of each grad (B, T, rows) and weight (rows, D).
+
+    It is added up inside the products, in their accuracy.
+    """
+    total_ND = grads[0].flatten(0, -2) @ weights[0]
+    for grad, weight in zip(grads[1:], weights[1:], strict=True):
+        total_ND.addmm_(grad.flatten(0, -2), weight)
+    return total_ND.view(*grads[0].shape[:-1], total_ND.shape[-1])

@@ -17,6 +17,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
+from criadero.model.layout import sum_of_products
+
 # The operators below torch's functional collectives, whose Python names differ between releases: they return
 # at once, and `wait_tensor` waits for what they returned.
 _COLLECTIVES = torch.ops._c10d_functional
@@ -55,7 +57,7 @@ def _gather_and_multiply_backward(
     """Return the gradient of x, then those of the weights, which are formed while the former is added up."""
     gathers = _start_gathers(x_BtD, group, chunks)
     blocks_of_grads = zip(*(grad.chunk(chunks, dim=1) for grad in grads), strict=True)
-    sums = [_start_sum(_summed_products(blocks, weights), group) for blocks in blocks_of_grads]
+    sums = [_start_sum(sum_of_products(blocks, weights), group) for blocks in blocks_of_grads]
     x_ND = _joined([block() for block in gathers]).flatten(0, 1)
     d_weights = [grad.flatten(0, 1).T @ x_ND for grad in grads]
     return [_joined([part() for part in sums]), *d_weights]
@@ -137,14 +139,6 @@ def _start_sum(block_BTD: Tensor, group: str) -> Pending:
 def _size(group: str) -> int:
     name: Any = group
     return int(dist.distributed_c10d._resolve_process_group(name).size())  # type: ignore[attr-defined]
-
-
-def _summed_products(grads: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
-    """Return the sum of `grad @ weight`."""
-    total = grads[0] @ weights[0]
-    for grad, weight in zip(grads[1:], weights[1:], strict=True):
-        total += grad @ weight
-    return total
 
 
 def _joined(blocks: Sequence[Tensor]) -> Tensor:

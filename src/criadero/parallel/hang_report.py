@@ -20,6 +20,10 @@ from typing import Any
 from torch._C import _distributed_c10d
 
 _NONE = "none"
+# What is read of an entry of the flight recorder.
+_READ = {
+    "collective_seq_id", "input_sizes", "process_group", "profiling_name", "retired", "time_created_ns",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -149,12 +153,15 @@ def _describe(report: RankReport, *, all_threads: bool) -> str:
 
 
 def _flight_record() -> list[dict[str, Any]]:
-    """Return the collectives this process began lately, oldest first; empty where torch keeps no record."""
+    """Return the collectives this process began lately, oldest first.
+
+    Empty where torch keeps no record, or one of another form than is known here: the stacks are said anyway.
+    """
     entries: list[dict[str, Any]] = []
     for name in ("_dump_fr_trace_json", "_dump_nccl_trace_json"):
         dump = getattr(_distributed_c10d, name, None)
         if dump is not None:
-            entries += json.loads(dump()).get("entries", [])
+            entries += [e for e in json.loads(dump()).get("entries", []) if e.keys() >= _READ]
     return sorted(entries, key=lambda entry: int(entry["time_created_ns"]))
 
 

@@ -47,7 +47,7 @@ def recompute_layers(model: Transformer, policy: Literal["none", "paper", "full"
         model: after `share_products`, before `compile_layers` and `parallelize`.
         policy: `none` changes nothing. `full` keeps the input of each layer, D numbers a token, and repeats
             the layer. `paper` keeps 2 D + 2 H E + 2 K E + 2 F numbers a token, 6 D + 2 F without grouped
-            heads, and H float32 of attention, and repeats no matrix product and no attention.
+            heads, and of most kinds of attention H float32; it repeats no matrix product and no attention.
             Run eagerly, all three give the same gradients to the bit.
     """
     if policy == "none":

@@ -94,7 +94,8 @@ class TrainingConfig(Config):
         on_nonfinite: what to do when a loss or gradient is not finite; parameters never change by it.
         on_spike: what to do when the gradient norm is a spike: say so; leave the update out; or go back to
             the last checkpoint and on with the samples after the spike.
-        spike_factor: a spike is a norm above this many times the median of the last 100.
+        spike_factor: a spike is a norm above this many times the median of the last 100; the first 20 are
+            not judged.
         skip_budget: steps that may be left out, those that led to a roll-back too, before it is an error.
     """
 
@@ -187,7 +188,7 @@ class RunConfig(Config):
         faults += self._faults_of_tensor_parallelism()
         faults += self._faults_of_fp8() if train.fp8 else []
         if faults:
-            raise ValueError("; ".join(faults))
+            raise ValueError("\n".join(faults))
         return self
 
     def _faults_of_tensor_parallelism(self) -> list[str]:
