@@ -12,7 +12,7 @@ demo: $(STAMP)
 	$(BIN)/criadero demo configs/demo.toml
 
 test: check
-	$(BIN)/python -m pytest -m "not demo" -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -m "not demo" -n 3 --dist loadgroup
 	$(BIN)/python -m pytest -m demo
 
 check: $(STAMP)

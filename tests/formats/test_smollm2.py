@@ -17,7 +17,7 @@ from criadero.formats.load import LoadedModel, load_model
 from foreign_models import GGUF_NAMES, halves, logits
 from packaged import packaged_file
 
-pytestmark = pytest.mark.network
+pytestmark = [pytest.mark.network, pytest.mark.xdist_group("smollm2")]
 
 PROMPTS = ("The capital of France is", "<|im_start|>user\nWhat is 2+2?<|im_end|>\n<|im_start|>assistant\n")
 SIZES = {

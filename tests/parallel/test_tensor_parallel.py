@@ -39,6 +39,7 @@ from criadero.train.step import summed_loss
 from ranks import run_ranks
 
 SEQ_LEN = 12
+LATE_SECONDS = 0.6  # far more than a loaded machine keeps the other rank from its next product
 LAYOUTS_OF_4 = ({"tp": 2}, {"tp": 2, "dp_replicate": 2}, {"tp": 4}, {})
 
 
@@ -344,7 +345,7 @@ def traced(mesh: Mesh) -> list[dict[str, Spans]]:
     late = dist.get_rank() == 1
     if late:
         start_sum = exchange._start_sum
-        exchange._start_sum = lambda *args: (time.sleep(0.2), start_sum(*args))[1]
+        exchange._start_sum = lambda *args: (time.sleep(LATE_SECONDS), start_sum(*args))[1]
     group = mesh.tensor_parallel.get_group().group_name
     x_BtD, x_BTF = torch.randn(1, 128, 256, requires_grad=True), torch.randn(1, 256, 512)
     by_rows, by_columns = (torch.randn(shape, requires_grad=True) for shape in ((512, 256), (256, 512)))
@@ -360,7 +361,7 @@ def traced(mesh: Mesh) -> list[dict[str, Spans]]:
 def spans_of(work: Callable[[], object], *, late: bool) -> dict[str, Spans]:
     with profile(activities=[ProfilerActivity.CPU]) as trace:
         dist.barrier()
-        time.sleep(0.2 * late)
+        time.sleep(LATE_SECONDS * late)
         work()
     # gloo adds up and scatters by an all-reduce.
     names = {"aten::mm": "product", "gloo:all_gather": "gather", "gloo:all_reduce": "sum"}
