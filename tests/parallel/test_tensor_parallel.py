@@ -334,6 +334,13 @@ def test_between_products_a_rank_keeps_its_part_of_the_sequence_only():
 
 
 Spans = list[tuple[float, float]]
+EVENTS = (
+    "aten::mm",
+    "c10d_functional::all_gather_into_tensor",
+    "gloo:all_gather",
+    "c10d_functional::reduce_scatter_tensor",
+    "gloo:all_reduce",  # gloo adds up and scatters by an all-reduce
+)
 
 
 def traced(mesh: Mesh) -> list[dict[str, Spans]]:
@@ -359,17 +366,24 @@ def traced(mesh: Mesh) -> list[dict[str, Spans]]:
 
 
 def spans_of(work: Callable[[], object], *, late: bool) -> dict[str, Spans]:
+    """When each product ran, and each collective was in flight: from its call until gloo was done with it.
+
+    Not from when gloo began with it: its threads may come late to that on a loaded machine.
+    """
     with profile(activities=[ProfilerActivity.CPU]) as trace:
         dist.barrier()
         time.sleep(LATE_SECONDS * late)
         work()
-    # gloo adds up and scatters by an all-reduce.
-    names = {"aten::mm": "product", "gloo:all_gather": "gather", "gloo:all_reduce": "sum"}
-    spans: dict[str, Spans] = {name: [] for name in names.values()}
-    for event in trace.events():
-        if event.name in names:
-            spans[names[event.name]].append((event.time_range.start, event.time_range.end))
-    return {name: sorted(found) for name, found in spans.items()}
+    events = sorted(trace.events(), key=lambda event: event.time_range.start)
+    ranges = {name: [e.time_range for e in events if e.name.endswith(name)] for name in EVENTS}
+    found = {"product": [(span.start, span.end) for span in ranges["aten::mm"]]}
+    for name, called, done in (
+        ("gather", "c10d_functional::all_gather_into_tensor", "gloo:all_gather"),
+        ("sum", "c10d_functional::reduce_scatter_tensor", "gloo:all_reduce"),
+    ):
+        pairs = zip(ranges[called], ranges[done], strict=True)
+        found[name] = [(call.start, end.end) for call, end in pairs]
+    return found
 
 
 def meet(one: tuple[float, float], other: tuple[float, float]) -> bool:
