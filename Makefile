@@ -34,11 +34,17 @@ soak: $(STAMP)
 	$(BIN)/python -m pytest tests/faults/soak.py tests/faults/corpus_soak.py --timeout 3600 -s
 
 # Each system that a benchmark compares with gets its own pinned environment.
-peers: $(patsubst %,benchmarks/peers/%/.venv/.ready,huggingface litgpt datatrove)
+peers: $(patsubst %,benchmarks/peers/%/.venv/.ready,huggingface litgpt datatrove llamacpp)
 
 benchmarks/peers/datatrove/.venv/.ready: benchmarks/peers/datatrove/requirements.txt
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/pip install --quiet --requirement $<
+	touch $@
+
+# llama.cpp, compiled for this CPU from its source: minutes, and only here; it needs a C++ compiler.
+benchmarks/peers/llamacpp/.venv/.ready: benchmarks/peers/llamacpp/requirements.txt
+	$(PYTHON) -m venv $(@D)
+	CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF" $(@D)/bin/pip install --quiet --no-binary llama-cpp-python --requirement $<
 	touch $@
 
 benchmarks/peers/%/.venv/.ready: benchmarks/peers/%/requirements.txt
