@@ -25,7 +25,7 @@ from criadero.errors import ConfigError, FormatError
 from criadero.formats.gguf_header import GGUFHeader, GGUFTensor, read_header
 from criadero.formats.gguf_tokenizer import read_tokenizer
 from criadero.formats.names import interleaved_to_halves, is_rotated, native_name
-from criadero.formats.stored import StoredModel, StoredTensor, check
+from criadero.formats.stored import StoredBlocks, StoredModel, StoredTensor, check
 from criadero.model.config import ModelConfig, RopeScaling
 from criadero.model.rope import inverse_frequencies
 
@@ -96,7 +96,7 @@ def open_file(path: Path) -> StoredModel:
     }
     check(path, config, tensors)
     template = header.metadata.get("tokenizer.chat_template")
-    has_tokenizer = "tokenizer.ggml.model" in header.metadata
+    has_tokenizer = header.metadata.get("tokenizer.ggml.model", "no_vocab") != "no_vocab"
     return StoredModel(
         path=path,
         kind="GGUF file (" + ", ".join(sorted({t.type.name for t in header.tensors.values()})) + ")",
@@ -123,11 +123,17 @@ def _stored(path: Path, name: str, tensor: GGUFTensor, config: ModelConfig) -> S
         weight = _read(path, tensor)
         return interleaved_to_halves(weight, head_dim=config.head_dim) if is_rotated(ours) else weight
 
-    return StoredTensor(tensor.shape, _DTYPES[tensor.type], read)
+    def read_blocks() -> Tensor:
+        rows = torch.from_numpy(_read_rows(path, tensor))
+        return interleaved_to_halves(rows, head_dim=config.head_dim) if is_rotated(ours) else rows
+
+    is_quantised = GGML_QUANT_SIZES[tensor.type][0] > 1
+    blocks = StoredBlocks(tensor.type.name, read_blocks) if is_quantised else None
+    return StoredTensor(tensor.shape, _DTYPES[tensor.type], read, blocks)
 
 
-def _read(path: Path, tensor: GGUFTensor) -> Tensor:
-    """Read one tensor: 16 and 32 bit floats as they are, blocks dequantised to float32."""
+def _read_rows(path: Path, tensor: GGUFTensor) -> npt.NDArray[Any]:
+    """Read the bytes of one tensor, uint8 (rows, bytes a row)."""
     block_length, block_bytes = GGML_QUANT_SIZES[tensor.type]
     row_bytes = tensor.shape[-1] // block_length * block_bytes
     raw: npt.NDArray[Any] = np.fromfile(
@@ -135,7 +141,12 @@ def _read(path: Path, tensor: GGUFTensor) -> Tensor:
     )
     if raw.size != tensor.size_bytes:
         raise FormatError(f"`{path}` became shorter while it was read")
-    rows = raw.reshape(*tensor.shape[:-1], row_bytes)
+    return raw.reshape(*tensor.shape[:-1], row_bytes)
+
+
+def _read(path: Path, tensor: GGUFTensor) -> Tensor:
+    """Read one tensor: 16 and 32 bit floats as they are, blocks dequantised to float32."""
+    rows = _read_rows(path, tensor)
     if tensor.type == GGMLQuantizationType.F32:
         return torch.from_numpy(rows.view(np.float32))
     if tensor.type == GGMLQuantizationType.F16:

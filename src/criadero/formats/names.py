@@ -1,6 +1,7 @@
 """What each format calls a tensor, and the one layout that differs: the rows of q and k.
 
-Entry points: `native_name` (theirs to ours), `foreign_name` (ours to theirs), `interleaved_to_halves`.
+Entry points: `native_name` (theirs to ours), `foreign_name` (ours to theirs), `interleaved_to_halves` and its
+inverse, `halves_to_interleaved`.
 Ours are the parameter names of `criadero.model.transformer.Transformer`. Meta and GGUF rotate neighbouring
 pairs of a head's rows, (0, 1), (2, 3), ...; Hugging Face and we rotate a row with the one half a head away.
 """
@@ -74,6 +75,21 @@ def interleaved_to_halves(weight_OD: Tensor, *, head_dim: int) -> Tensor:
     """
     rows, dim = weight_OD.shape
     pairs = weight_OD.reshape(rows // head_dim, head_dim // 2, 2, dim)
+    return pairs.transpose(1, 2).reshape(rows, dim)
+
+
+def halves_to_interleaved(weight_OD: Tensor, *, head_dim: int) -> Tensor:
+    """Reorder the rows of a q or k projection from halves to neighbouring pairs, head by head.
+
+    Args:
+        weight_OD: (heads * head_dim, dim), rows of each head in the order x0 x1 ... y0 y1 ...
+        head_dim: rows per head, even.
+
+    Returns:
+        The same rows in the order x0 y0 x1 y1 ..., a new contiguous tensor.
+    """
+    rows, dim = weight_OD.shape
+    pairs = weight_OD.reshape(rows // head_dim, 2, head_dim // 2, dim)
     return pairs.transpose(1, 2).reshape(rows, dim)
 
 

@@ -23,6 +23,19 @@ _FAULTS_SHOWN = 20
 
 
 @dataclass(frozen=True)
+class StoredBlocks:
+    """A matrix as the quantised blocks it lies in.
+
+    Args:
+        type: GGUF's name of the blocks, such as `Q4_1`.
+        read: reads the bytes of each row's blocks, uint8 (rows, bytes a row), rows in our layout.
+    """
+
+    type: str
+    read: Callable[[], Tensor]
+
+
+@dataclass(frozen=True)
 class StoredTensor:
     """One tensor on disk.
 
@@ -30,11 +43,13 @@ class StoredTensor:
         shape: as the model has it.
         dtype: the precision it is stored in; of quantised weights, float16.
         read: reads it, on the CPU, in our layout; float32 when dequantised.
+        blocks: of a quantised matrix, what it is kept in.
     """
 
     shape: tuple[int, ...]
     dtype: torch.dtype
     read: Callable[[], Tensor]
+    blocks: StoredBlocks | None = None
 
 
 @dataclass(frozen=True)
