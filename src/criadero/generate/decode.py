@@ -1,0 +1,153 @@
+"""Running the model on sequences whose keys and values lie in a paged cache.
+
+Entry points: `Decoder.step`, one token of many sequences at once, of which `TorchDecoder` is the plain form;
+and `prefill`, some tokens of one sequence after those cached. Both attend to copies of the blocks put one
+after the other. Letters: B batch, T new tokens, S all tokens, N blocks of a table, K key/value heads, E head
+width, D model width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from criadero.generate.kv_cache import BLOCK_TOKENS, BlockTable, PagedCache
+from criadero.model.transformer import Head, Transformer
+
+
+class Decoder(Protocol):
+    """One step of decoding, for sequences of different lengths together."""
+
+    def step(self, tokens_B: Tensor, positions_B: Tensor, tables_BN: Tensor) -> Tensor:
+        """Run the model on one new token of each sequence.
+
+        Writes the token's key and value at its position and attends to all positions up to it. The block
+        of that position is held by its sequence alone. All arguments are on the CPU.
+
+        Args:
+            tokens_B: int64 ids.
+            positions_B: int64, counted from 0; all before are in the cache.
+            tables_BN: int32 block numbers of each sequence, padded with 0.
+
+        Returns:
+            float32 logits (B, V) of the tokens that follow, on the model's device.
+        """
+        ...
+
+
+class TorchDecoder:
+    """Decoding by the model's own forward pass, on any device.
+
+    Args:
+        model: with loaded weights.
+        cache: on the model's device, in its dtype.
+    """
+
+    def __init__(self, model: Transformer, cache: PagedCache) -> None:
+        self._model = model
+        self._cache = cache
+
+    @torch.inference_mode()
+    def step(self, tokens_B: Tensor, positions_B: Tensor, tables_BN: Tensor) -> Tensor:
+        """Return logits (B, V), float32; see `Decoder`."""
+        device = self._cache.keys.device
+        length = int(positions_B.max()) + 1
+        mask_B1S = None
+        if int(positions_B.min()) + 1 < length:
+            mask_B1S = torch.arange(length) <= positions_B[:, None]
+            mask_B1S = mask_B1S.unsqueeze(1).to(device, non_blocking=True)
+        positions_B1 = positions_B.unsqueeze(1)
+        logits_BV: Tensor = self._model(
+            tokens_B.unsqueeze(1).to(device, non_blocking=True),
+            positions_BT=positions_B1.to(device, non_blocking=True),
+            mask_BTT=mask_B1S,
+            cache=_Pages(self._cache, tables_BN, positions_B1, length=length),
+            head=last_logits,
+        )
+        return logits_BV.float()
+
+
+@torch.inference_mode()
+def prefill(
+    model: Transformer,
+    cache: PagedCache,
+    *,
+    table: BlockTable,
+    ids: Sequence[int],
+    start: int,
+    head: Head | None = None,
+) -> Any:
+    """Run the model on tokens of one sequence that follow its first `start` ones.
+
+    Args:
+        model: with loaded weights.
+        cache: on the model's device, in its dtype.
+        table: whose positions `start` to `start + len(ids)` are reserved.
+        ids: at least one new token.
+        start: how many tokens the cache already holds for this table.
+        head: what to make of the final hidden states (1, T, D); None for logits (1, T, V).
+    """
+    device = cache.keys.device
+    end = start + len(ids)
+    positions_1T = torch.arange(start, end).unsqueeze(0)
+    mask_1TS = None
+    if start and len(ids) > 1:
+        mask_1TS = torch.ones(1, len(ids), end, dtype=torch.bool, device=device).tril(start)
+    return model(
+        torch.tensor([list(ids)]).to(device, non_blocking=True),
+        positions_BT=positions_1T.to(device, non_blocking=True),
+        mask_BTT=mask_1TS,
+        cache=_Pages(cache, torch.tensor([table.blocks]), positions_1T, length=end),
+        head=head,
+    )
+
+
+def last_logits(hidden_BTD: Tensor, weight_VD: Tensor) -> Tensor:
+    """Return logits (B, V) of the last token only."""
+    return F.linear(hidden_BTD[:, -1], weight_VD)
+
+
+class _Pages:
+    """What attention sees of a paged cache: new tokens are written, all up to the longest are given back.
+
+    Args:
+        cache: where the blocks are.
+        tables_BN: block numbers, on the CPU.
+        positions_BT: of the new tokens, on the CPU.
+        length: S, the tokens of the longest sequence.
+    """
+
+    def __init__(self, cache: PagedCache, tables_BN: Tensor, positions_BT: Tensor, *, length: int) -> None:
+        device = cache.keys.device
+        num_heads = cache.keys.shape[2]
+        tables_BN = tables_BN.long()
+        blocks_M = tables_BN.gather(1, positions_BT // BLOCK_TOKENS).flatten()
+        tables_BN = tables_BN[:, : -(-length // BLOCK_TOKENS)]
+        rows_BKN = tables_BN[:, None, :] * num_heads + torch.arange(num_heads)[:, None]
+        self._cache = cache
+        self._blocks_M = blocks_M.to(device, non_blocking=True)
+        self._slots_M = (positions_BT % BLOCK_TOKENS).flatten().to(device, non_blocking=True)
+        self._rows = rows_BKN.flatten().to(device, non_blocking=True)
+        self._shape = rows_BKN.shape
+        self._length = length
+
+    def update(self, layer_index: int, k_BKTE: Tensor, v_BKTE: Tensor) -> tuple[Tensor, Tensor]:
+        """Store new keys and values of one layer; return all of that layer, (B, K, S, E) each."""
+        stored = (self._cache.keys[layer_index], self._cache.values[layer_index])
+        for pages, new_BKTE in zip(stored, (k_BKTE, v_BKTE), strict=True):
+            pages[self._blocks_M, :, self._slots_M] = new_BKTE.transpose(1, 2).flatten(0, 1)
+        if k_BKTE.shape[2] == self._length:  # nothing was there before
+            return k_BKTE, v_BKTE
+        keys, values = (self._gather(pages) for pages in stored)
+        return keys, values
+
+    def _gather(self, pages: Tensor) -> Tensor:
+        """Put the blocks of each sequence one after the other, (B, K, S, E)."""
+        num_rows, num_heads, _ = self._shape
+        # One row is what one head has in one block: long enough to be copied as fast as memory is.
+        gathered = pages.flatten(2).flatten(0, 1).index_select(0, self._rows)
+        return gathered.view(num_rows, num_heads, -1, pages.shape[-1])[:, :, : self._length]
