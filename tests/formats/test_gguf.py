@@ -15,9 +15,11 @@ from criadero.errors import FormatError
 from criadero.formats.gguf import open_file
 from criadero.formats.gguf_header import read_header
 from criadero.formats.load import load_model, load_tokenizer
+from criadero.model.quantized import QuantizedTensor
 from foreign_models import dequantised, gguf_weights, logits, random_llama, write_gguf
 
 READ = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"]
+BLOCKS = READ[3:]
 
 
 @pytest.mark.parametrize("name", READ)
@@ -28,6 +30,28 @@ def test_logits_equal_transformers_on_the_dequantised_weights(name: str, tmp_pat
     torch.testing.assert_close(logits(load_model(path).model), expected, atol=1e-4, rtol=1e-4)
     kept = {"F32": torch.float32, "BF16": torch.bfloat16}.get(name, torch.float16)
     assert open_file(path).dtype == kept
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_quantised_matrices_kept_as_they_are_equal_the_dequantised_model(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    write_gguf(path, random_llama(), Quantization[name])
+    plain, kept = load_model(path).model, load_model(path, keep_quantized=True).model
+    assert open_file(path).is_quantized
+    for parameter_name, expected in plain.named_parameters():
+        found = kept.get_parameter(parameter_name)
+        assert not found.requires_grad
+        assert isinstance(found, QuantizedTensor) == (expected.ndim == 2)
+        values = found.dequantize() if isinstance(found, QuantizedTensor) else found
+        assert torch.equal(values, expected.data)  # the rows of q and k too
+    torch.testing.assert_close(logits(kept), logits(plain))
+
+
+def test_floats_are_not_quantised_when_asked_to_keep(tmp_path: Path) -> None:
+    write_gguf(tmp_path / "m.gguf", random_llama(), Quantization.F16)
+    model = load_model(tmp_path / "m.gguf", keep_quantized=True).model
+    assert not any(isinstance(weight, QuantizedTensor) for weight in model.parameters())
+    assert not open_file(tmp_path / "m.gguf").is_quantized
 
 
 def test_the_config_comes_from_the_metadata(tmp_path: Path) -> None:
@@ -113,9 +137,9 @@ def test_what_would_change_the_computation_is_refused(
 
 
 def test_a_quantisation_that_is_not_read_is_named(tmp_path: Path) -> None:
-    blocks = np.zeros((271, 210), dtype=np.uint8)  # one Q6_K block of 256 a row
-    rewritten(tmp_path / "m.gguf", random_llama(), {"extra.weight": (blocks, Quantization.Q6_K)})
-    with pytest.raises(FormatError, match="Q6_K"):
+    blocks = np.zeros((271, 54), dtype=np.uint8)  # one TQ1_0 block of 256 a row
+    rewritten(tmp_path / "m.gguf", random_llama(), {"extra.weight": (blocks, Quantization.TQ1_0)})
+    with pytest.raises(FormatError, match="TQ1_0"):
         open_file(tmp_path / "m.gguf")
 
 

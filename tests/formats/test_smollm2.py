@@ -14,6 +14,7 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from criadero.formats.gguf_header import read_header
 from criadero.formats.load import LoadedModel, load_model
+from criadero.model.quantized import QuantizedTensor
 from foreign_models import GGUF_NAMES, halves, logits
 from packaged import packaged_file
 
@@ -105,6 +106,18 @@ def test_64_greedy_tokens_equal_transformers(ours: LoadedModel, theirs: LlamaFor
     assert len(expected) == 64
     assert greedy(ours.model, ids, 64) == expected
     assert ours.tokenizer.decode(expected).startswith(" Paris")
+
+
+def test_kept_quantised_the_model_takes_the_memory_of_the_file(file: Path, ours: LoadedModel) -> None:
+    kept = load_model(file, keep_quantized=True).model
+    parts = [weight for weight in kept.parameters() if isinstance(weight, QuantizedTensor)]
+    held = sum(weight.size_bytes for weight in parts)
+    held += sum(weight.nbytes for weight in kept.parameters() if not isinstance(weight, QuantizedTensor))
+    tensors = sum(tensor.size_bytes for tensor in read_header(file).tensors.values())
+    assert len(parts) == 30 * 7 + 1
+    assert held <= 1.02 * tensors  # a minimum is kept where the file has blocks without one
+    tokens_BT = torch.tensor([[504, 3575, 282, 4649, 314]])
+    torch.testing.assert_close(logits(kept, tokens_BT), logits(ours.model, tokens_BT), atol=1e-4, rtol=1e-4)
 
 
 def test_the_config_is_the_published_one(ours: LoadedModel) -> None:

@@ -22,11 +22,13 @@ from torch import Tensor
 
 from criadero.config import Config, validate
 from criadero.errors import ConfigError, FormatError
+from criadero.formats.gguf_blocks import HELD, quantized_from_blocks
 from criadero.formats.gguf_header import GGUFHeader, GGUFTensor, read_header
 from criadero.formats.gguf_tokenizer import read_tokenizer
 from criadero.formats.names import interleaved_to_halves, is_rotated, native_name
 from criadero.formats.stored import StoredBlocks, StoredModel, StoredTensor, check
 from criadero.model.config import ModelConfig, RopeScaling
+from criadero.model.quantized import QuantizedTensor
 from criadero.model.rope import inverse_frequencies
 
 _ROPE_FACTORS = "rope_freqs.weight"
@@ -35,11 +37,7 @@ _DTYPES = {
     GGMLQuantizationType.F16: torch.float16,
     GGMLQuantizationType.BF16: torch.bfloat16,
     # The block scales are float16, so float16 holds their products better than bfloat16 would.
-    GGMLQuantizationType.Q4_0: torch.float16,
-    GGMLQuantizationType.Q4_1: torch.float16,
-    GGMLQuantizationType.Q5_0: torch.float16,
-    GGMLQuantizationType.Q5_1: torch.float16,
-    GGMLQuantizationType.Q8_0: torch.float16,
+    **dict.fromkeys(HELD, torch.float16),
 }
 Width = Annotated[int, Field(strict=True, ge=1, le=1 << 20)]
 PositiveFloat = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
@@ -127,9 +125,16 @@ def _stored(path: Path, name: str, tensor: GGUFTensor, config: ModelConfig) -> S
         rows = torch.from_numpy(_read_rows(path, tensor))
         return interleaved_to_halves(rows, head_dim=config.head_dim) if is_rotated(ours) else rows
 
-    is_quantised = GGML_QUANT_SIZES[tensor.type][0] > 1
-    blocks = StoredBlocks(tensor.type.name, read_blocks) if is_quantised else None
-    return StoredTensor(tensor.shape, _DTYPES[tensor.type], read, blocks)
+    def read_quantized() -> QuantizedTensor:
+        return quantized_from_blocks(read_blocks().numpy(), tensor.type)
+
+    if tensor.type not in HELD:
+        return StoredTensor(tensor.shape, _DTYPES[tensor.type], read)
+    blocks = StoredBlocks(tensor.type.name, read_blocks)
+    is_matrix = len(tensor.shape) == 2
+    return StoredTensor(
+        tensor.shape, _DTYPES[tensor.type], read, blocks, read_quantized if is_matrix else None
+    )
 
 
 def _read_rows(path: Path, tensor: GGUFTensor) -> npt.NDArray[Any]:

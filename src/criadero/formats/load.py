@@ -18,7 +18,7 @@ from criadero.formats import gguf, huggingface, meta
 from criadero.formats.detect import detect
 from criadero.formats.gguf_header import read_header
 from criadero.formats.gguf_tokenizer import read_tokenizer
-from criadero.formats.stored import StoredModel
+from criadero.formats.stored import StoredModel, StoredTensor
 from criadero.model.config import ModelConfig
 from criadero.model.transformer import Transformer
 from criadero.tokenizer import chat
@@ -66,9 +66,20 @@ def open_model(path: Path) -> StoredModel:
 
 
 def load_model(
-    path: Path, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    path: Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    keep_quantized: bool = False,
 ) -> LoadedModel:
     """Load a MODEL, in `dtype` on `device`, ready for inference or further training.
+
+    Args:
+        path: anything `open_model` reads.
+        dtype: of the weights; with `keep_quantized`, of activations and of what is not quantised.
+        device: where the weights go.
+        keep_quantized: hold quantised matrices as they are in the file, for inference only; the others
+            are in `dtype`.
 
     Raises:
         FormatError, CheckpointError: as `open_model`; also a vocabulary larger than the model's.
@@ -78,10 +89,15 @@ def load_model(
     tokenizer = tokenizer_of(stored)
     with torch.device("meta"):
         model = Transformer(stored.config)
-    weights: dict[str, Tensor] = {
-        name: tensor.read().to(device=device, dtype=dtype) for name, tensor in stored.tensors.items()
-    }
-    model.load_state_dict(weights, assign=True)
+    model.load_state_dict(
+        {
+            name: _read(tensor, keep_quantized=keep_quantized).to(device=device, dtype=dtype)
+            for name, tensor in stored.tensors.items()
+        },
+        assign=True,
+    )
+    if keep_quantized and stored.is_quantized:
+        model.requires_grad_(False)
     name = chat.recognise(stored.chat_template)
     return LoadedModel(
         model=model,
@@ -91,6 +107,12 @@ def load_model(
         has_unknown_template=stored.chat_template is not None and name is None,
         source=f"{stored.path} ({stored.kind})",
     )
+
+
+def _read(tensor: StoredTensor, *, keep_quantized: bool) -> Tensor:
+    if keep_quantized and tensor.read_quantized is not None:
+        return tensor.read_quantized()
+    return tensor.read()
 
 
 def tokenizer_of(stored: StoredModel) -> Tokenizer | None:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from criadero.errors import FormatError
 from criadero.model.config import ModelConfig
+from criadero.model.quantized import QuantizedTensor
 from criadero.model.transformer import Transformer
 from criadero.tokenizer.tokenizer import Tokenizer
 
@@ -44,12 +45,14 @@ class StoredTensor:
         dtype: the precision it is stored in; of quantised weights, float16.
         read: reads it, on the CPU, in our layout; float32 when dequantised.
         blocks: of a quantised matrix, what it is kept in.
+        read_quantized: reads a quantised matrix as it is, without loss, on the CPU, rows in our layout.
     """
 
     shape: tuple[int, ...]
     dtype: torch.dtype
     read: Callable[[], Tensor]
     blocks: StoredBlocks | None = None
+    read_quantized: Callable[[], QuantizedTensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,11 @@ class StoredModel:
         """The precision the model is kept in: that of its matrices, the widest if they differ."""
         found = {stored.dtype for stored in self.tensors.values() if len(stored.shape) > 1}
         return next(iter(found)) if len(found) == 1 else torch.float32
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether some matrices are quantised."""
+        return any(stored.read_quantized is not None for stored in self.tensors.values())
 
 
 def check(path: Path, config: ModelConfig, tensors: Mapping[str, StoredTensor]) -> None:

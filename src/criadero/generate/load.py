@@ -1,7 +1,8 @@
 """From a MODEL on disk to a generator that is ready to run.
 
 Entry point: `load_generator`. Device and precision are chosen here when nobody names them: a GPU in bfloat16
-where there is one, else the processor in float32.
+where there is one, else the processor in float32. Quantised weights
+stay as they are unless a precision is named.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ def load_generator(path: Path, *, device: str | None = None, dtype: str | None =
     Args:
         path: anything `load_model` reads.
         device: such as `cpu` or `cuda:1`; None takes a GPU if there is one.
-        dtype: a key of DTYPES; None takes bfloat16 on a GPU that has it, float32 elsewhere.
+        dtype: a key of DTYPES; None takes bfloat16 on a GPU that has it, float32 elsewhere, and keeps
+            quantised weights as they are.
 
     Raises:
         ResourceError: there is no such device here.
@@ -43,7 +45,7 @@ def load_generator(path: Path, *, device: str | None = None, dtype: str | None =
     """
     chosen = _choose_device(device)
     chosen_dtype = _default_dtype(chosen) if dtype is None else DTYPES[dtype]
-    loaded = load_model(path, dtype=chosen_dtype, device=chosen)
+    loaded = load_model(path, dtype=chosen_dtype, device=chosen, keep_quantized=dtype is None)
     if loaded.tokenizer is None:
         raise TokenizerError(
             f"`{path}` has weights but no tokenizer",
