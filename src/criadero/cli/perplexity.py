@@ -1,0 +1,78 @@
+"""`criadero perplexity MODEL FILE`: how well a model foretells a text."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from criadero.cli.generate import Device, Dtype, Model
+from criadero.cli.output import Json, LiveDisplay, live_line, print_json
+
+logger = logging.getLogger("criadero")
+_SECONDS_BETWEEN_LINES = 5.0
+
+
+def perplexity(
+    model: Model,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Text to score, UTF-8.")],
+    context: Annotated[
+        int | None,
+        typer.Option(help="Tokens the model sees at once. Default: all it can.", show_default=False),
+    ] = None,
+    stride: Annotated[
+        int | None,
+        typer.Option(
+            help="Tokens scored by each window; fewer means more context for each. Default: half of context.",
+            show_default=False,
+        ),
+    ] = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    json: Json = False,
+) -> None:
+    """Score every token of a text once, with as much before it as fits."""
+    from criadero.generate import perplexity as scoring
+    from criadero.generate.load import load_generator
+
+    text = scoring.read_text(file)
+    opened = load_generator(model, device=device, dtype=dtype)
+    with ScoringDisplay("scored") as display:
+        score = scoring.perplexity(
+            opened.generator.model,
+            opened.generator.tokenizer,
+            text,
+            context=context,
+            stride=stride,
+            on_progress=display.show,
+        )
+    if json:
+        print_json(asdict(score))
+        return
+    typer.echo(
+        f"perplexity {score.perplexity:.4f} over {score.tokens:,} tokens "
+        f"({score.nll_per_token:.4f} nats per token, {score.bits_per_byte:.4f} bits per byte)"
+    )
+
+
+class ScoringDisplay(LiveDisplay):
+    """Used with `with`: says how many tokens are done, on a terminal in place, elsewhere now and then."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._live = sys.stderr.isatty() and logger.isEnabledFor(logging.INFO)
+        self._last = time.monotonic()
+
+    def show(self, done: int, total: int) -> None:
+        """Show the progress if what was shown before is old enough."""
+        line = f"{self._what} {done:,}/{total:,} tokens ({100 * done / total:.0f}%)"
+        if self._live:
+            live_line.show(line)
+        elif time.monotonic() - self._last >= _SECONDS_BETWEEN_LINES:
+            logger.info(line)
+            self._last = time.monotonic()
