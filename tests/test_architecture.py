@@ -139,7 +139,7 @@ finally:
 """
 HEAVY = {"torch", "pydantic", "numpy", "transformers", "sentencepiece", "matplotlib"}
 HEAVY |= {"ray", "duckdb", "pyarrow"}
-NAMES = "train generate chat import runs demo doctor tokenizer shards corpus ngram benchmarks samples"
+NAMES = "train generate chat import export runs demo doctor tokenizer shards corpus ngram benchmarks samples"
 VERBS = ["", *NAMES.split()]
 
 

@@ -46,6 +46,30 @@ def fsync(path: Path) -> None:
 
 
 @contextmanager
+def atomic_large_write(path: Path) -> Iterator[IO[bytes]]:
+    """`atomic_write` of a new file that a user named and that may not fit.
+
+    Raises:
+        RunError: `path` exists already, or nothing can be written beside it.
+        ResourceError: the disk is full.
+    """
+    if path.exists():
+        raise RunError(f"`{path}` exists already", hint="choose another output file or remove this one")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary_path(path).touch()
+    except (OSError, ValueError) as problem:
+        raise _not_writable(path, problem) from problem
+    try:
+        with atomic_write(path) as stream:
+            yield stream
+    except OSError as problem:
+        if problem.errno in _FULL:
+            raise _disk_full(path, problem) from problem
+        raise
+
+
+@contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """Open a file for binary writing that appears under `path` only when the block ends well.
 
@@ -101,10 +125,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     except BaseException as problem:
         shutil.rmtree(temporary, ignore_errors=True)
         if isinstance(problem, OSError) and problem.errno in _FULL:
-            raise ResourceError(
-                f"`{path}` could not be written: {problem.strerror}",
-                hint="free some space or choose a folder on another disk",
-            ) from problem
+            raise _disk_full(path, problem) from problem
         raise
 
 
@@ -208,6 +229,13 @@ def require_writable_folder(folder: Path) -> None:
         probe.unlink()
     except (OSError, ValueError) as problem:
         raise _not_writable(folder, problem) from problem
+
+
+def _disk_full(path: Path, problem: OSError) -> ResourceError:
+    return ResourceError(
+        f"`{path}` could not be written: {problem.strerror}",
+        hint="free some space or choose a folder on another disk",
+    )
 
 
 def _not_writable(folder: Path, problem: OSError | ValueError) -> RunError:

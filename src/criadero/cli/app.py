@@ -19,6 +19,7 @@ from criadero.cli import (
     corpus,
     demo,
     doctor,
+    export,
     generate,
     import_,
     ngram,
@@ -69,6 +70,7 @@ app.command("train")(train.train)
 app.command("generate")(generate.generate)
 app.command("chat")(chat.chat)
 app.command("import")(import_.import_)
+app.command("export")(export.export)
 
 
 class _Terminated(BaseException):

@@ -130,6 +130,7 @@ def save_model(
     dtype: torch.dtype,
     max_shard_bytes: int = 5_000_000_000,
     chat_template: str | None = None,
+    card: str | None = None,
     inputs: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a model as a Hugging Face folder, which appears whole or not at all.
@@ -140,6 +141,7 @@ def save_model(
         dtype: float32, float16 or bfloat16, for every tensor.
         max_shard_bytes: size of a weight file above which another is begun.
         chat_template: text of the template to put beside the model, for transformers.
+        card: text of the README.md to put beside the model.
         inputs: what the model was made from (hashes, run, step), for the manifest.
 
     Raises:
@@ -161,6 +163,8 @@ def save_model(
             tokenizer.save(temporary)
         if chat_template is not None:
             files.write_text(temporary / _TEMPLATE, chat_template)
+        if card is not None:
+            files.write_text(temporary / "README.md", card)
         files.write_json(temporary / "manifest.json", _manifest(temporary, inputs or {}))
 
 

@@ -1,6 +1,7 @@
 """A MODEL made by others, written as a Hugging Face folder.
 
-Entry point: `import_model`. One tensor is in memory at a time; the source is only ever read.
+Entry points: `import_model`, and `write_folder` for a model that is open already. One tensor is in memory at
+a time; the source is only ever read.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from criadero import files
 from criadero.errors import FormatError, UsageError
 from criadero.formats.huggingface import listed_hashes, save_model
 from criadero.formats.load import open_model, tokenizer_of
+from criadero.formats.stored import StoredModel
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -43,9 +45,31 @@ def import_model(source: Path, folder: Path, *, dtype: torch.dtype | None = None
         RunError: `folder` exists.
         ResourceError: the disk has no room.
     """
-    if source.is_dir() and folder.resolve().is_relative_to(source.resolve()):
-        raise UsageError(f"`{folder}` lies inside the source `{source}`, which is never written to")
-    stored = open_model(source)
+    require_outside(source, folder)
+    return write_folder(open_model(source), folder, dtype=dtype)
+
+
+def require_outside(source: Path, out: Path) -> None:
+    """Check that what is written does not lie in what is read.
+
+    Raises:
+        UsageError: it does.
+    """
+    if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
+        raise UsageError(
+            f"`{out}` lies inside the source `{source}`, which is never written to",
+            hint="choose an output beside it",
+        )
+
+
+def write_folder(
+    stored: StoredModel, folder: Path, *, dtype: torch.dtype | None = None, card: str | None = None
+) -> Imported:
+    """Write an open model as a Hugging Face folder; as `import_model`.
+
+    Args:
+        card: text of its README.md.
+    """
     tokenizer = tokenizer_of(stored)
     dtype = dtype or stored.dtype
     save_model(
@@ -55,6 +79,7 @@ def import_model(source: Path, folder: Path, *, dtype: torch.dtype | None = None
         folder,
         dtype=dtype,
         chat_template=stored.chat_template,
+        card=card,
         inputs={"source": str(stored.path), "kind": stored.kind, "sha256": _hashes(stored.path)},
     )
     return Imported(

@@ -81,6 +81,10 @@ class ByteBPETokenizer(Tokenizer):
             raise TokenizerError(f"token id {token_id} is outside the vocabulary of {self.vocab_size}")
         return self._pieces[token_id]
 
+    def table_bytes(self) -> bytes:
+        """Return the content of the `tokenizer.json`, as it was read."""
+        return self._source
+
     def save(self, folder: Path) -> None:
         """Write tokenizer.json, as it was read, and tokenizer_config.json into `folder`."""
         folder.mkdir(parents=True, exist_ok=True)

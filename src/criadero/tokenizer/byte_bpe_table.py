@@ -1,13 +1,14 @@
 """The `tokenizer.json` of a byte-level BPE vocabulary that is known only as tokens and merges.
 
-Entry point: `byte_bpe_from_vocabulary`, used for GGUF files, which name their pre-tokenizer (how text is cut
-into words before merging) instead of describing it. The three that LLaMA's heirs use are known here.
+Entry points: `byte_bpe_from_vocabulary`, used for GGUF files, which name their pre-tokenizer (how text is cut
+into words before merging) instead of describing it, and `pre_tokenizer_name`, the way back. The three that
+LLaMA's heirs use are known here.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from criadero.errors import TokenizerError
@@ -92,6 +93,33 @@ def byte_bpe_from_vocabulary(
         },
     }
     return json.dumps(table, ensure_ascii=False).encode("utf-8", "replace")
+
+
+def pre_tokenizer_name(table: Mapping[str, Any]) -> str | None:
+    """Return GGUF's name for how a `tokenizer.json` cuts and merges text, None if it has none.
+
+    Args:
+        table: a `tokenizer.json` of byte-level BPE.
+    """
+    if table.get("normalizer") is not None or table["model"].get("byte_fallback"):
+        return None
+    steps, skips = _cutting(table.get("pre_tokenizer")), bool(table["model"].get("ignore_merges"))
+    known = {name: ([_plain(step) for step in own], flag) for name, (own, flag) in _PRE_TOKENIZERS.items()}
+    return next((name for name, found in known.items() if found == (steps, skips)), None)
+
+
+def _cutting(pre_tokenizer: Any) -> list[dict[str, Any]]:
+    """Return the steps of a `pre_tokenizer` without what does not change the ids."""
+    if not isinstance(pre_tokenizer, dict):
+        return []
+    parts = pre_tokenizer.get("pretokenizers") if pre_tokenizer.get("type") == "Sequence" else [pre_tokenizer]
+    return [_plain(part) for part in parts or [] if isinstance(part, dict)]
+
+
+def _plain(step: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a step with its defaults filled in; `trim_offsets` moves places in the text, not ids."""
+    filled = {"use_regex": True, "add_prefix_space": True} if step.get("type") == "ByteLevel" else {}
+    return {key: value for key, value in (filled | dict(step)).items() if key != "trim_offsets"}
 
 
 def byte_alphabet() -> dict[str, int]:
