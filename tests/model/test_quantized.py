@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from criadero.model import quantized
 from criadero.model.config import ModelConfig
 from criadero.model.init import initialize
 from criadero.model.quantized import QuantizedTensor, quantize
@@ -83,6 +84,16 @@ def test_linear_is_the_product_with_the_dequantised_matrix(bits: int, group: int
     bias = torch.randn(5).to(dtype)
     torch.testing.assert_close(F.linear(x, held), F.linear(x, held.dequantize(dtype)))
     torch.testing.assert_close(F.linear(x, held, bias), F.linear(x, held.dequantize(dtype), bias))
+
+
+@pytest.mark.parametrize("bias", [None, torch.arange(5.0)])
+def test_linear_of_a_large_matrix_is_made_in_parts(
+    bias: torch.Tensor | None, monkeypatch: pytest.MonkeyPatch
+):
+    held = quantize(random_weight(), bits=4)
+    x = torch.randn(2, 3, 192)
+    monkeypatch.setitem(quantized._VALUES_AT_ONCE, "cpu", 2 * 192)
+    torch.testing.assert_close(F.linear(x, held, bias), F.linear(x, held.dequantize(), bias))
 
 
 @KINDS

@@ -18,6 +18,9 @@ from torch import Tensor
 _PARTS = ("codes", "scales", "mins")
 _BITS = (4, 8)
 _GROUPS = (16, 32, 64)
+# Weights that are dequantised together: 1 MiB of float32 where caches are small, more where calls cost more.
+_VALUES_AT_ONCE = {"cpu": 1 << 18}
+_VALUES_ELSEWHERE = 1 << 24
 
 
 class QuantizedTensor(torch.Tensor):
@@ -191,13 +194,22 @@ def _dequantize(codes: Tensor, scales: Tensor, mins: Tensor, *, bits: int) -> Te
     """Return scale * code + minimum in float32; leading dimensions as the codes have them, then (I,)."""
     if bits == 4:
         codes = torch.stack((codes & 15, codes >> 4), dim=-1).flatten(-2)
-    grouped = codes.unflatten(-1, (scales.shape[-1], -1)).to(torch.float32)
-    values: Tensor = grouped * scales.float().unsqueeze(-1) + mins.float().unsqueeze(-1)
-    return values.flatten(-2)
+    grouped: Tensor = codes.unflatten(-1, (scales.shape[-1], -1)).to(torch.float32)
+    return grouped.mul_(scales.float().unsqueeze(-1)).add_(mins.float().unsqueeze(-1)).flatten(-2)
 
 
 def _linear(x: Tensor, weight: QuantizedTensor, bias: Tensor | None = None) -> Tensor:
-    return F.linear(x, weight.dequantize(x.dtype), bias)
+    """Dequantise some rows at a time to the dtype of `x`: what a product needs stays in the cache."""
+    rows, columns = weight.shape
+    rows_at_once = max(1, _VALUES_AT_ONCE.get(x.device.type, _VALUES_ELSEWHERE) // columns)
+    if torch.compiler.is_compiling() or rows <= rows_at_once:  # the compiler fuses the whole
+        return F.linear(x, weight.dequantize(x.dtype), bias)
+    parts = [
+        F.linear(x, weight.select_rows(slice(start, start + rows_at_once)).dequantize(x.dtype))
+        for start in range(0, rows, rows_at_once)
+    ]
+    product = torch.cat(parts, dim=-1)
+    return product if bias is None else product + bias
 
 
 def _embedding(ids: Tensor, weight: QuantizedTensor, *_: Any, **__: Any) -> Tensor:
