@@ -1,6 +1,6 @@
-"""The verb reads lines and streams answers; Ctrl-C stops one, twice leaves."""
+"""The verb reads turns and streams answers; Ctrl-C stops an answer, Ctrl-D leaves."""
 
-import contextlib
+import json
 import os
 import pty
 import select
@@ -14,7 +14,13 @@ from typer.testing import CliRunner
 
 from criadero.cli import chat as verb
 from criadero.cli.chat import chat
+from criadero.cli.line_history import LineHistory
+from criadero.cli.turns import Turns
 from criadero.errors import FormatError, TokenizerError
+from criadero.generate.chat import Conversation
+from criadero.generate.engine import Completion, Token
+from criadero.generate.sampling import SamplingConfig
+from criadero.tokenizer import chat as chat_module
 from generate.saved_model import save_random_model
 
 GREEDY = ["--temperature", "0", "--device", "cpu"]
@@ -46,12 +52,12 @@ def test_every_line_is_answered_and_a_base_model_says_what_it_is(folder, caplog,
     assert "base model" in caplog.text
 
 
-def test_new_forgets_the_turns_before(folder):
+def test_clear_forgets_the_turns_before(folder):
     def answers(text):
         return run(folder, *GREEDY, "--max-tokens", "12", input=text).stdout
 
     first = answers("the lazy\n")
-    assert answers("the lazy\n/new\nthe lazy\n") == first * 2
+    assert answers("the lazy\n/clear\nthe lazy\n") == first * 2
     assert answers("the lazy\nthe lazy\n") != first * 2
 
 
@@ -71,60 +77,193 @@ def test_an_unknown_template_is_refused_and_can_be_replaced(folder, tmp_path):
 
 def test_a_conversation_that_is_too_long_gets_a_clear_message(tmp_path):
     save_random_model(tmp_path / "model", context=24)
-    result = run(tmp_path / "model", *GREEDY, "--max-tokens", "2", input="fox " * 50 + "\n/new\nfox\n")
+    result = run(tmp_path / "model", *GREEDY, "--max-tokens", "2", input="fox " * 50 + "\n/clear\nfox\n")
     assert "the model's context holds 24" in result.stderr
-    assert "/new" in result.stderr
+    assert "/clear" in result.stderr
     assert result.stdout  # the short line after it was answered
 
 
-def test_ctrl_c_at_the_prompt_leaves_only_the_second_time(monkeypatch):
-    class Conversation:
-        def answer(self, line, sampling, on_token):
+def test_a_pipe_gets_one_json_object_for_each_answer(folder):
+    result = run(folder, *GREEDY, "--max-tokens", "7", "--json", input="the quick\nbrown\n")
+    plain = run(folder, *GREEDY, "--max-tokens", "7", input="the quick\n")
+    first, second = map(json.loads, result.stdout.splitlines())
+    assert first["text"] + "\n" == plain.stdout
+    assert (second["completion_tokens"], second["finish_reason"]) == (7, "length")
+
+
+class ScriptedConversation:
+    """Answers "one", "two" and so on; an answer of "stop" is interrupted."""
+
+    def __init__(self, answers=("one", "two", "three")):
+        self.answers = list(answers)
+        self.seeds = []
+
+    def generate(self, prompt_ids, sampling, *, end_ids, on_token):
+        self.seeds.append(sampling.seed)
+        text = self.answers.pop(0)
+        if on_token is not None:
+            on_token(Token(1, text, -1.0))
+        if text == "stop":
             raise KeyboardInterrupt
-
-    script = iter([KeyboardInterrupt, "hello", "hello", KeyboardInterrupt, "never read"])
-
-    def read_line():
-        step = next(script)
-        if step is KeyboardInterrupt:
-            raise step
-        return step
-
-    monkeypatch.setattr(verb, "_read_line", read_line)
-    verb._talk(Conversation(), None)
-    assert next(script) == "never read"
+        return Completion(text, (1,), "stop", len(prompt_ids), sampling.seed, 0.1, 0.1)
 
 
-def test_ctrl_c_in_a_terminal_stops_the_answer_and_a_second_one_leaves(folder):
-    terminal, inside = pty.openpty()
-    command = [sys.executable, "-c", PROGRAM, str(folder), *GREEDY, "--max-tokens", "90000"]
-    process = subprocess.Popen(command, stdin=inside, stdout=inside, stderr=inside, start_new_session=True)
-    os.close(inside)
-    unread = b""
+class Lines:
+    """Stdin with the given steps; an exception among them is raised."""
 
-    def read_until(text):
-        nonlocal unread
-        while text not in unread:
-            assert select.select([terminal], [], [], 60)[0], f"{text!r} never came after {unread[-2000:]!r}"
-            unread += os.read(terminal, 65536)
-        unread = unread.split(text, 1)[1]
+    def __init__(self, *steps, terminal=True):
+        self.steps = list(steps)
+        self.terminal = terminal
 
+    def isatty(self):
+        return self.terminal
+
+    def readline(self):
+        step = self.steps.pop(0) if self.steps else ""
+        if isinstance(step, str):
+            return step
+        raise step
+
+
+def talk(monkeypatch, *steps, answers=("one", "two", "three"), terminal=True, **sampling):
+    """Hold a scripted conversation; return it and what the model was asked with."""
+    monkeypatch.setattr("sys.stdin", Lines(*steps, terminal=terminal))
+    monkeypatch.setattr(chat_module, "render", lambda template, turns, tokenizer: [1])
+    monkeypatch.setattr(chat_module, "stop_ids", lambda template, tokenizer: frozenset())
+    model = ScriptedConversation(answers)
+    model.tokenizer = None
+    conversation = Conversation(model, "chatml", system="Be brief.")
+    session = verb._Session(conversation, SamplingConfig(**sampling), Turns(LineHistory(None)), as_json=False)
+    session.talk()
+    return [(turn.role, turn.content) for turn in conversation.messages[1:]], model
+
+
+def test_a_backslash_and_a_block_make_one_turn_of_many_lines(monkeypatch):
+    said, _ = talk(monkeypatch, "a\\\n", "b\n", '"""\n', "/help\n", "\n", "  c\\\n", '"""\n', "/etc/passwd\n")
+    assert [text for role, text in said if role == "user"] == ["a\nb", "/help\n\n  c\\", "/etc/passwd"]
+
+
+def test_ctrl_c_at_a_prompt_says_how_to_leave_and_drops_what_was_begun(monkeypatch, capsys):
+    said, _ = talk(
+        monkeypatch, KeyboardInterrupt(), KeyboardInterrupt(), "x\\\n", KeyboardInterrupt(), "hi\n"
+    )
+    assert said == [("user", "hi"), ("assistant", "one")]
+    assert capsys.readouterr().err.count("\n(Ctrl-D leaves; /help lists the commands)\n") == 3
+
+
+def test_ctrl_c_in_an_answer_keeps_what_was_written_and_goes_on(monkeypatch, capsys):
+    said, _ = talk(monkeypatch, "go\n", "on\n", answers=("stop", "two"))
+    assert said == [("user", "go"), ("assistant", "stop"), ("user", "on"), ("assistant", "two")]
+    assert "(stopped)" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_a_session_that_nobody_sits_at(monkeypatch):
+    with pytest.raises(KeyboardInterrupt):
+        talk(monkeypatch, "go\n", "on\n", answers=("stop", "two"), terminal=False)
+
+
+def test_undo_and_retry_replace_the_last_turn(monkeypatch):
+    said, model = talk(monkeypatch, "a\n", "b\n", "/undo\n", "/retry\n", seed=5)
+    assert said == [("user", "a"), ("assistant", "three")]
+    assert model.seeds == [5, 5, 6]
+
+
+def test_undo_and_retry_of_nothing_say_so(monkeypatch, capsys):
+    said, _ = talk(monkeypatch, "/undo\n", "/retry\n")
+    assert said == []
+    shown = capsys.readouterr().err
+    assert "nothing to undo" in shown
+    assert "nothing to retry" in shown
+
+
+def test_system_replaces_the_instruction_and_keeps_the_turns(monkeypatch, capsys):
+    said, _ = talk(monkeypatch, "a\n", "/system Rhyme always.\n", "/system\n")
+    assert said == [("user", "a"), ("assistant", "one")]
+    assert capsys.readouterr().err.count("Rhyme always.") == 2
+
+
+def test_save_writes_json_lines_and_overwrites_only_what_it_wrote(monkeypatch, tmp_path, capsys):
+    new, old = tmp_path / "a b.jsonl", tmp_path / "old"
+    old.write_text("precious")
+    talk(
+        monkeypatch, "ä\n", f"/save {new}\n", "b\n", f"/save {new}\n", f"/save {old}\n",
+        f"/save {tmp_path / 'no' / 'folder'}\n", "/save\n",
+    )  # fmt: skip
+    rows = [json.loads(line) for line in new.read_text().splitlines()]
+    assert [row["content"] for row in rows] == ["Be brief.", "ä", "one", "b", "two"]
+    assert [row["role"] for row in rows[:3]] == ["system", "user", "assistant"]
+    assert old.read_text() == "precious"
+    shown = capsys.readouterr().err
+    assert "exists already" in shown
+    assert "could not be written" in shown
+    assert "needs a file" in shown
+
+
+def test_an_unknown_command_names_the_one_that_was_meant(monkeypatch, capsys):
+    said, _ = talk(monkeypatch, "/claer\n", "/undo it\n", "/HELP\n", "/quit\n", "never said\n")
+    assert said == []
+    shown = capsys.readouterr().err
+    assert "no command `/claer`, did you mean `/clear`?" in shown
+    assert "`/undo` takes nothing behind it" in shown
+    assert "/save FILE" in shown
+
+
+class Terminal:
+    """The verb at the inside of a pseudo-terminal."""
+
+    def __init__(self, folder, state, *options):
+        self.outside, inside = pty.openpty()
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, str(folder), *GREEDY, *options],
+            stdin=inside, stdout=inside, stderr=inside, start_new_session=True,
+            env={**os.environ, "XDG_STATE_HOME": str(state), "TERM": "dumb"},
+        )  # fmt: skip
+        os.close(inside)
+        self.unread = b""
+
+    def write(self, text):
+        os.write(self.outside, text)
+
+    def read_until(self, text):
+        while text not in self.unread:
+            ready = select.select([self.outside], [], [], 50)[0]
+            assert ready, f"{text!r} never came after {self.unread[-2000:]!r}"
+            self.unread += os.read(self.outside, 65536)
+        before, _, self.unread = self.unread.partition(text)
+        return before
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        os.close(self.outside)
+
+
+def test_in_a_terminal_ctrl_c_stops_the_answer_ctrl_d_leaves_and_lines_come_back(folder, tmp_path):
+    terminal = Terminal(folder, tmp_path, "--max-tokens", "90000")
     try:
-        read_until(b"> ")
-        os.write(terminal, b"the quick\n")
-        read_until(b"the quick\r\n")
-        read_until(b" ")
-        process.send_signal(signal.SIGINT)
-        read_until(b"(stopped; Ctrl-C again leaves)")
-        read_until(b"> ")
-        # A signal between the prompt and the wait for a key is seen at the next one only.
-        for _ in range(3):
-            process.send_signal(signal.SIGINT)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=20)
-                break
-        assert process.returncode == 0
+        terminal.read_until(b"\n> ")
+        terminal.write(b"the quick\n")
+        terminal.read_until(b"the quick\r\n")
+        terminal.read_until(b" ")
+        terminal.process.send_signal(signal.SIGINT)
+        terminal.read_until(b"(stopped)")
+        terminal.read_until(b"> ")
+        terminal.write(b"\x04")
+        assert terminal.process.wait(timeout=50) == 0
     finally:
-        process.kill()
-        process.wait()
-        os.close(terminal)
+        terminal.close()
+    (kept,) = (tmp_path / "criadero").iterdir()
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert [json.loads(line) for line in kept.read_text().splitlines()] == ["the quick"]
+
+    terminal = Terminal(folder, tmp_path, "--max-tokens", "2")
+    try:
+        terminal.read_until(b"\n> ")
+        terminal.write(b"\x10\x01now \n")  # Ctrl-P is the arrow up, Ctrl-A the start of the line
+        terminal.read_until(b"(cut off after 2 tokens)")
+        terminal.read_until(b"> ")
+        terminal.write(b"\x04")
+        assert terminal.process.wait(timeout=50) == 0
+    finally:
+        terminal.close()
+    assert json.loads(kept.read_text().splitlines()[-1]) == "now the quick"

@@ -1,14 +1,21 @@
 """The verb prints the continuation and nothing else; the numbers go elsewhere."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 import typer
 from typer.testing import CliRunner
 
+from criadero.cli import generate as generate_module
 from criadero.cli.generate import generate
-from criadero.errors import ConfigError, DataError, FormatError, ResourceError, TokenizerError
+from criadero.cli.output import print_text
+from criadero.errors import ConfigError, DataError, FormatError, ResourceError, TokenizerError, UsageError
 from criadero.generate.sampling import SamplingConfig
 from generate.saved_model import save_random_model
 
@@ -68,6 +75,85 @@ def test_statistics_go_to_stderr_when_asked_for(saved):
 def test_a_dash_reads_the_prompt_from_stdin(saved):
     folder, _, _ = saved
     assert run(folder, "-", *GREEDY, input=PROMPT + "\n").stdout == run(folder, PROMPT, *GREEDY).stdout
+
+
+def test_without_a_prompt_a_pipe_is_read_byte_for_byte(saved):
+    folder, _, tokenizer = saved
+    text = " the\r\nfox ü"
+    values = json.loads(run(folder, *GREEDY, "--json", input=f"{text}\n".encode()).stdout)
+    assert values == {**values, "prompt_tokens": len(tokenizer.encode(text, bos=True))}
+    same = json.loads(run(folder, text, *GREEDY, "--json").stdout)
+    assert values["ids"] == same["ids"]
+    assert (
+        json.loads(run(folder, *GREEDY, "--json", input=f"{text}\r\n".encode()).stdout)["ids"] == same["ids"]
+    )
+
+
+def test_without_a_prompt_a_terminal_is_not_waited_for():
+    with pytest.raises(UsageError, match="no PROMPT"):
+        generate_module._prompt_text(None, SimpleNamespace(isatty=lambda: True))
+    with pytest.raises(UsageError, match="no PROMPT"):
+        generate_module._prompt_text("-", None)
+
+
+def test_a_prompt_that_is_not_utf_8_is_an_error(saved):
+    with pytest.raises(DataError, match="byte 3 "):
+        run(saved[0], "-", *GREEDY, input=b"abc\xff")
+
+
+def test_the_continuation_is_utf_8_whatever_the_locale_says(saved):
+    folder, _, _ = saved
+    expected = run(folder, "öl – über", *GREEDY).stdout
+    assert not expected.isascii()
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = start(folder, "öl – über", *GREEDY, env=environment)
+    out, _ = done.communicate(timeout=50)
+    assert out.decode() == expected
+
+
+def test_no_control_character_reaches_a_terminal(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    print_text("a\x1b[2Jb\tc\r\nd\x9b")
+    assert capsys.readouterr().out == "a\ufffd[2Jb\tc\ufffd\nd\ufffd"
+
+
+def start(folder, *arguments, **options):
+    command = [sys.executable, "-m", "criadero", "generate", str(folder), *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+
+
+@pytest.fixture(scope="module")
+def long_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("long") / "model"
+    save_random_model(folder, context=100_000)
+    return folder
+
+
+def test_ctrl_c_ends_with_130_and_what_was_written(long_folder):
+    process = start(long_folder, PROMPT, "--max-tokens", "90000", "--temperature", "0", "--device", "cpu")
+    try:
+        first = os.read(process.stdout.fileno(), 1)
+        process.send_signal(signal.SIGINT)
+        rest, problem = process.communicate(timeout=50)
+        assert process.returncode == 130
+        assert (first + rest).decode().strip()
+        assert problem == b""
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_reader_that_leaves_ends_the_program_without_a_word(long_folder):
+    process = start(long_folder, PROMPT, "--max-tokens", "90000", "--temperature", "0", "--device", "cpu")
+    try:
+        assert os.read(process.stdout.fileno(), 1)
+        process.stdout.close()
+        assert process.wait(timeout=50) == 1
+        with process.stderr as stream:
+            assert stream.read() == b""
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_a_seed_repeats_a_sample_and_the_seed_drawn_is_told(saved):

@@ -1,6 +1,6 @@
 """`criadero chat MODEL`: a conversation in the terminal, answers streamed as they are written.
 
-Ctrl-C stops an answer; a second one, or Ctrl-D, leaves.
+Ctrl-C stops an answer, Ctrl-D leaves. From a pipe it is the same without prompts: a turn a line.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from criadero.cli.chat_commands import Commands
 from criadero.cli.generate import (
     Device,
     Dtype,
@@ -21,13 +22,20 @@ from criadero.cli.generate import (
     Temperature,
     TopK,
     TopP,
+    as_values,
     given_options,
     print_token,
 )
+from criadero.cli.line_history import LineHistory, history_path
+from criadero.cli.output import print_json, print_text
+from criadero.cli.turns import Turn, Turns
 
 if TYPE_CHECKING:
     from criadero.generate.chat import Conversation
+    from criadero.generate.engine import Completion
     from criadero.generate.sampling import SamplingConfig
+
+HOW_TO_LEAVE = "(Ctrl-D leaves; /help lists the commands)"
 
 
 def chat(
@@ -45,8 +53,15 @@ def chat(
     stop: Stop = None,
     device: Device = None,
     dtype: Dtype = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object for each answer.")] = False,
+    no_history: Annotated[
+        bool, typer.Option("--no-history", help="Neither read nor keep the lines typed in.")
+    ] = False,
 ) -> None:
-    """Talk with a model: one line is one turn; /new begins again, Ctrl-D leaves."""
+    """Talk with a model, one line a turn, also from a pipe.
+
+    /help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves.
+    """
     from criadero import config
     from criadero.generate.chat import Conversation, choose_template
     from criadero.generate.load import load_generator
@@ -66,57 +81,74 @@ def chat(
     conversation = Conversation(
         opened.generator, choose_template(opened.loaded, wanted=template), system=system
     )
-    _talk(conversation, sampling)
+    turns = Turns(LineHistory(None if no_history or not sys.stdin.isatty() else history_path()))
+    _Session(conversation, sampling, turns, as_json=json).talk()
 
 
-def _talk(conversation: Conversation, sampling: SamplingConfig) -> None:
-    """Read lines and answer them until the input ends or Ctrl-C comes twice in a row."""
-    if sys.stdin.isatty():
-        typer.echo("(one line is one turn; /new begins again, Ctrl-D leaves)", err=True)
-    interrupted = False
-    while True:
+class _Session:
+    """One conversation with somebody at stdin."""
+
+    def __init__(
+        self, conversation: Conversation, sampling: SamplingConfig, turns: Turns, *, as_json: bool
+    ) -> None:
+        self._conversation = conversation
+        self._sampling = sampling
+        self._turns = turns
+        self._as_json = as_json
+        self._retries = 0
+        self._commands = Commands(conversation, self._retry)
+
+    def talk(self) -> None:
+        """Answer turn after turn until the input ends; away from a terminal Ctrl-C ends it too."""
+        if self._turns.at_terminal:
+            typer.echo(f"(one line is one turn) {HOW_TO_LEAVE}", err=True)
+        while not self._commands.wants_to_leave:
+            said = HOW_TO_LEAVE
+            try:
+                turn = self._turns.read()
+                if turn is None:
+                    return
+                said = "(stopped)"
+                self._respond(turn)
+            except KeyboardInterrupt:
+                if not self._turns.at_terminal:
+                    raise
+                typer.echo(f"\n{said}", err=True)
+
+    def _respond(self, turn: Turn) -> None:
+        """Do what a turn asks for; what is wrong with it is said and ends nothing."""
+        from criadero.errors import DataError, UsageError
+
         try:
-            line = _read_line()
-        except KeyboardInterrupt:
-            if interrupted:
-                return
-            typer.echo("\n(Ctrl-C again or Ctrl-D leaves)", err=True)
-            interrupted = True
-            continue
-        if line is None:
-            return
-        try:
-            _turn(conversation, line.strip(), sampling)
-            interrupted = False
-        except KeyboardInterrupt:
-            typer.echo("\n(stopped; Ctrl-C again leaves)", err=True)
-            interrupted = True
-
-
-def _turn(conversation: Conversation, line: str, sampling: SamplingConfig) -> None:
-    """Answer one line, streaming."""
-    from criadero.errors import DataError
-
-    if line == "/new":
-        conversation.clear()
-    elif line:
-        try:
-            completion = conversation.answer(line, sampling, on_token=print_token)
+            if turn.command is not None:
+                self._commands.run(*turn.command)
+            elif turn.text.strip():
+                self._answer(turn.text.strip())
+        except UsageError as problem:
+            typer.echo(f"error: {problem}", err=True)
         except DataError as problem:
-            typer.echo(f"error: {problem.message}\nhint: /new begins a new conversation", err=True)
+            typer.echo(f"error: {problem.message}\nhint: /clear begins a new conversation", err=True)
+
+    def _answer(self, text: str) -> None:
+        on_token = None if self._as_json else print_token
+        self._show(self._conversation.answer(text, self._sampling, on_token=on_token))
+
+    def _retry(self) -> None:
+        self._retries += 1
+        seed = self._sampling.seed
+        other = {} if seed is None else {"seed": (seed + self._retries) % 2**63}  # or the answer is the same
+        on_token = None if self._as_json else print_token
+        completion = self._conversation.retry(self._sampling.model_copy(update=other), on_token=on_token)
+        if completion is None:
+            typer.echo("(there is nothing to retry)", err=True)
+        else:
+            self._show(completion)
+
+    def _show(self, completion: Completion) -> None:
+        """Print what is not yet on the screen."""
+        if self._as_json:
+            print_json(as_values(completion))
             return
-        typer.echo()
+        print_text("\n")
         if completion.finish_reason == "length":
             typer.echo(f"(cut off after {completion.completion_tokens} tokens)", err=True)
-
-
-def _read_line() -> str | None:
-    """Return the next line without its end, None at the end of the input; a prompt only for people."""
-    if not sys.stdin.isatty():
-        line = sys.stdin.readline()
-        return line.removesuffix("\n") if line else None
-    try:
-        return input("> ")
-    except EOFError:
-        typer.echo()
-        return None

@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from criadero.cli.output import Json, print_json
+from criadero.cli.output import Json, print_json, print_text
+from criadero.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from criadero.generate.engine import Completion, Token
@@ -43,9 +44,13 @@ Model = Annotated[Path, typer.Argument(metavar="MODEL", help="Model folder, run,
 def generate(
     model: Model,
     prompt: Annotated[
-        str,
-        typer.Argument(metavar="PROMPT", help="Text to continue; - reads stdin, less one final line end."),
-    ],
+        str | None,
+        typer.Argument(
+            metavar="PROMPT",
+            help="Text to continue. - reads stdin, less one final line end; so does no PROMPT in a pipe.",
+            show_default=False,
+        ),
+    ] = None,
     max_tokens: MaxTokens = None,
     temperature: Temperature = None,
     top_p: TopP = None,
@@ -58,7 +63,7 @@ def generate(
     json: Json = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Add statistics on stderr.")] = False,
 ) -> None:
-    """Continue a text; only the continuation goes to stdout."""
+    """Continue a text; only the continuation goes to stdout, as it is written, and a line end."""
     from criadero import config
     from criadero.generate.load import load_generator
     from criadero.generate.sampling import SamplingConfig
@@ -73,15 +78,14 @@ def generate(
         stop=stop,
     )
     sampling = config.validate(SamplingConfig, given, where="the command line")
-    text = _read_stdin() if prompt == "-" else prompt
+    text = _prompt_text(prompt, sys.stdin)
     opened = load_generator(model, device=device, dtype=dtype)
     ids = opened.generator.encode(text)
-    live = sys.stdout.isatty() and not json
-    completion = opened.generator.generate(ids, sampling, on_token=print_token if live else None)
+    completion = opened.generator.generate(ids, sampling, on_token=None if json else print_token)
     if json:
-        print_json(_as_values(completion))
+        print_json(as_values(completion))
     else:
-        typer.echo("" if live else completion.text)
+        print_text("\n")
     if verbose:
         typer.echo(
             _statistics(completion, f"{opened.loaded.source}, {opened.device}, {opened.dtype}"), err=True
@@ -93,17 +97,30 @@ def given_options(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value not in (None, [])}
 
 
-def _read_stdin() -> str:
-    return sys.stdin.read().removesuffix("\n")
+def _prompt_text(prompt: str | None, stdin: TextIO | None) -> str:
+    """Return the prompt, from stdin where that is meant."""
+    if prompt is not None and prompt != "-":
+        return prompt
+    if stdin is None or (prompt is None and stdin.isatty()):
+        raise UsageError("there is no PROMPT", hint="put it behind the MODEL in quotes, or pipe it in")
+    try:
+        text = stdin.buffer.read().decode()
+    except UnicodeDecodeError as problem:
+        raise DataError(
+            f"stdin is not UTF-8: byte {problem.start:,} cannot be read",
+            hint="convert it, such as with `iconv`",
+        ) from None
+    return text.removesuffix("\n").removesuffix("\r") if text.endswith("\r\n") else text.removesuffix("\n")
 
 
 def print_token(token: Token) -> None:
     """Show a token's text at once."""
-    sys.stdout.write(token.text)
-    sys.stdout.flush()
+    if token.text:
+        print_text(token.text)
 
 
-def _as_values(completion: Completion) -> dict[str, Any]:
+def as_values(completion: Completion) -> dict[str, Any]:
+    """Return what `--json` says of a completion."""
     return {
         "text": completion.text,
         "ids": list(completion.ids),

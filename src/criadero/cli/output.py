@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import sys
 from typing import Annotated, Any, Self, TextIO
 
@@ -14,10 +15,22 @@ import typer
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 """The option of every verb whose result a program would read."""
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
 
 def print_json(value: Any) -> None:
     """Print one JSON object on stdout."""
     typer.echo(json.dumps(value, ensure_ascii=False))
+
+
+def print_text(text: str) -> None:
+    """Print text as it comes, in UTF-8 whatever the locale says; no control character reaches a terminal."""
+    if sys.stdout.isatty():
+        text = _CONTROL.sub("\ufffd", text)
+    data = text.encode(errors="replace")
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
 
 
 def set_up_logging(*, quiet: bool = False) -> None:

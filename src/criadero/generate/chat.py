@@ -56,9 +56,47 @@ class Conversation:
         self._opening = () if system is None else (Message("system", system),)
         self.messages: tuple[Message, ...] = self._opening
 
+    @property
+    def system(self) -> str | None:
+        """The instruction before the first turn; setting it keeps the turns."""
+        return self._opening[0].content if self._opening else None
+
+    @system.setter
+    def system(self, text: str | None) -> None:
+        turns = self.messages[len(self._opening) :]
+        self._opening = () if text is None else (Message("system", text),)
+        self.messages = (*self._opening, *turns)
+
     def clear(self) -> None:
         """Forget every turn; the system instruction stays."""
         self.messages = self._opening
+
+    def undo(self) -> str | None:
+        """Forget the last turn of the user and what was answered; return what the user said, None if nothing."""
+        said = [at for at, message in enumerate(self.messages) if message.role == "user"]
+        if not said:
+            return None
+        text = self.messages[said[-1]].content
+        self.messages = self.messages[: said[-1]]
+        return text
+
+    def retry(
+        self, sampling: SamplingConfig, *, on_token: Callable[[Token], None] | None = None
+    ) -> Completion | None:
+        """Answer the last turn of the user again, None if there is none; arguments and errors as `answer`.
+
+        The answer of before stays where no token of a new one is written.
+        """
+        before = self.messages
+        text = self.undo()
+        if text is None:
+            return None
+        shortened = self.messages
+        try:
+            return self.answer(text, sampling, on_token=on_token)
+        finally:
+            if self.messages == shortened:
+                self.messages = before
 
     def answer(
         self, text: str, sampling: SamplingConfig, *, on_token: Callable[[Token], None] | None = None
