@@ -10,7 +10,7 @@ from criadero.generate.engine import Generator
 from criadero.generate.sampling import SamplingConfig
 from criadero.tokenizer import chat as templates
 from criadero.tokenizer.chat import Message, render
-from generate.tiny_model import BOS, END, EOS, byte_tokenizer, tiny_model
+from generate.tiny_model import BOS, END, EOS, ScriptedModel, byte_tokenizer
 
 GREEDY = SamplingConfig(temperature=0, max_tokens=30)
 
@@ -19,14 +19,14 @@ class ScriptedGenerator(Generator):
     """Answers with the given texts in turn and keeps the prompts it was shown."""
 
     def __init__(self, *answers: bytes, max_seq_len: int = 96) -> None:
-        super().__init__(tiny_model(max_seq_len=max_seq_len), byte_tokenizer())
+        super().__init__(ScriptedModel([], max_seq_len=max_seq_len), byte_tokenizer())
         self.answers = list(answers)
         self.prompts: list[list[int]] = []
 
-    def _choices(self, prompt_ids, sampling, random, count):
+    def generate(self, prompt_ids, sampling, **options):
         self.prompts.append(list(prompt_ids))
-        for token_id in [*self.answers.pop(0), EOS][:count]:
-            yield token_id, -1.0
+        self.model.script = iter([*(self.answers.pop(0) if self.answers else b""), EOS])
+        return super().generate(prompt_ids, sampling, **options)
 
 
 def loaded(**values):

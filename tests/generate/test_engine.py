@@ -8,7 +8,7 @@ import torch
 from criadero.errors import DataError, FormatError, NumericsError
 from criadero.generate.engine import Generator
 from criadero.generate.sampling import SamplingConfig, new_generator, sample
-from generate.tiny_model import BOS, END, EOS, byte_tokenizer, tiny_model
+from generate.tiny_model import BOS, END, EOS, ScriptedModel, byte_tokenizer, tiny_model
 
 PROMPT = [BOS, *b"odd prompt"]
 
@@ -18,21 +18,9 @@ def generator() -> Generator:
     return Generator(tiny_model(), byte_tokenizer())
 
 
-def scripted(text: bytes, *, after: int = 0) -> Generator:
-    """A generator whose model says `text` byte by byte and then the end token, whatever the prompt.
-
-    The output layer is replaced by a table from position to token: position p of the prompt's end onwards.
-    """
-    generator = Generator(tiny_model(), byte_tokenizer())
-    script = iter([*text, EOS])
-
-    def last_logits(tokens, positions, cache):
-        logits = torch.full((1, 259), -50.0)
-        logits[0, next(script)] = 50.0
-        return logits
-
-    generator._last_logits = last_logits
-    return generator
+def scripted(text: bytes) -> Generator:
+    """A generator whose model says `text` byte by byte and then the end token, whatever the prompt."""
+    return Generator(ScriptedModel([*text, EOS]), byte_tokenizer())
 
 
 def recompute(model, prompt, options, count, vocab_size=259):
@@ -202,7 +190,8 @@ def test_a_stream_that_is_closed_computes_nothing_more(generator):
     assert list(stream) == []
 
 
-def test_each_token_runs_the_model_once_on_one_position(generator):
+def test_each_token_runs_the_model_once_on_one_position():
+    generator = Generator(tiny_model(), byte_tokenizer())
     lengths = []
     hook = generator.model.embedding.register_forward_hook(lambda m, args, out: lengths.append(args[0].shape))
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import tokenizers
 import torch
 
@@ -43,3 +45,19 @@ def tiny_model(*, max_seq_len: int = 96, vocab_size: int = 261, seed: int = 5) -
             if parameter.ndim > 1:
                 parameter.mul_(15)
     return model
+
+
+class ScriptedModel(Transformer):
+    """Says the given ids one after the other, one each time it is run, whatever it is shown."""
+
+    def __init__(self, ids: Iterable[int], *, max_seq_len: int = 96) -> None:
+        super().__init__(tiny_model(max_seq_len=max_seq_len).config)
+        self.script = iter(ids)
+        self.shown: list[list[int]] = []
+
+    def forward(self, tokens_BT, *, head, **_):
+        """Give the head what makes the logit of the next id 50 and all others 0."""
+        self.shown.append(tokens_BT.flatten().tolist())
+        wanted = torch.zeros(1, 1, self.config.vocab_size)
+        wanted[0, 0, next(self.script)] = 50.0
+        return head(wanted, torch.eye(self.config.vocab_size))

@@ -1,78 +1,348 @@
-"""Continuing a prompt: one pass over the prompt, then one token at a time through the cache.
+"""Continuing many prompts with one model: requests join and leave a batch that is decoded together.
 
-Entry point: `Generator`, whose `stream` yields tokens as they are chosen and whose `generate` collects them.
-The text of a stream, put together, is what decoding all its tokens at once would give, cut at a stop string.
-Letters: B batch (1 here), T sequence, V vocabulary, D model width.
+Entry points: `Engine`, whose `step` one thread calls as long as it has work, and `Generator`, one prompt at a
+time on top of it. A step decodes one token of every running sequence, then reads some tokens of the next
+prompt, so that a long prompt delays the others by no more than that. Letters: B batch, V vocabulary.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from criadero.errors import DataError, FormatError, NumericsError
-from criadero.generate.kv_cache import KVCache
-from criadero.generate.sampling import SamplingConfig, new_generator, sample
-from criadero.generate.stop import StopFinder
+from criadero.errors import NumericsError, ResourceError
+from criadero.generate.continuation import Continuation
+from criadero.generate.decode import Decoder, TorchDecoder, last_logits, prefill
+from criadero.generate.kv_cache import BLOCK_TOKENS, PagedCache, blocks_for
+from criadero.generate.limits import answer_tokens, cache_tokens_of, check_request, check_vocabulary
+from criadero.generate.logprobs import Choice, choose, score_prompt
+from criadero.generate.request import Completion, PromptToken, Request, Ticket, Token
+from criadero.generate.sampling import SamplingConfig, new_generator
 from criadero.model.transformer import Transformer
 from criadero.notices import say_once
-from criadero.tokenizer.stream import StreamDecoder
 from criadero.tokenizer.tokenizer import Tokenizer
 
-FinishReason = Literal["stop", "length"]
+__all__ = ["Completion", "Engine", "EngineCounts", "Generator", "Request", "Ticket", "Token"]
+
+# Tokens of cache that a Generator begins with; it makes a larger one when a request needs it.
+_SMALLEST_CACHE_TOKENS = 1024
+
+Event = tuple[Ticket, Token]
 
 
-@dataclass(frozen=True)
-class Token:
-    """One chosen token."""
+@dataclass
+class EngineCounts:
+    """What an engine has done so far, in tokens unless said otherwise."""
 
-    id: int
-    text: str
-    """The text this token lets out: possibly none, possibly some that was held back before."""
-    logprob: float
-    """Natural log of the model's own probability, before temperature and filters."""
-    finish_reason: FinishReason | None = None
-    """Set on the last token: `stop` for an end token or stop string, `length` for a limit."""
+    prefilled: int = 0
+    """Of prompts, run through the model; again after being set back."""
+    reused: int = 0
+    """Of prompts, found in the cache instead."""
+    decoded: int = 0
+    """Run through the model one of a sequence at a time."""
+    preempted: int = 0
+    """How often a sequence was set back, because the cache was full."""
 
 
-@dataclass(frozen=True)
-class Completion:
-    """A whole continuation."""
+class Engine:
+    """Continues submitted prompts, as many together as the cache holds.
 
-    text: str
-    ids: tuple[int, ...]
-    """Every chosen token, an end token and those of a stop string included."""
-    finish_reason: FinishReason
-    prompt_tokens: int
-    seed: int | None
-    """What repeats this completion; None when greedy."""
-    prefill_seconds: float
-    """Until the first token was there."""
-    decode_seconds: float
-    """From the first token to the last."""
+    One thread calls `step` and owns the model. `submit` and `cancel` may be called from any thread.
+
+    Args:
+        model: with loaded weights, on its device, in its dtype.
+        tokenizer: the one the model was trained with.
+        cache_bytes, cache_tokens: exactly one of them: memory for keys and values, or tokens it is to hold.
+        max_batch: most sequences decoded together.
+        prefill_tokens: most tokens of prompts in one step, which the tokens of others wait for.
+
+    Raises:
+        FormatError: the tokenizer has ids that the model does not know.
+        ResourceError: `cache_bytes` holds nothing.
+    """
+
+    def __init__(
+        self,
+        model: Transformer,
+        tokenizer: Tokenizer,
+        *,
+        cache_bytes: int | None = None,
+        cache_tokens: int | None = None,
+        max_batch: int = 32,
+        prefill_tokens: int = 256,
+    ) -> None:
+        check_vocabulary(model, tokenizer)
+        self.model = model
+        self.tokenizer = tokenizer
+        self.counts = EngineCounts()
+        self._cache = _new_cache(model, cache_bytes=cache_bytes, cache_tokens=cache_tokens)
+        self._decoder = _new_decoder(model, self._cache)
+        self._max_batch = max_batch
+        self._prefill_tokens = prefill_tokens
+        self._numbers = itertools.count()
+        self._submitted: deque[Ticket] = deque()  # filled by any thread
+        self._waiting: deque[Continuation] = deque()  # oldest first, as the next ones
+        self._reading: Continuation | None = None
+        self._decoding: list[Continuation] = []
 
     @property
-    def completion_tokens(self) -> int:
-        """How many tokens were chosen."""
-        return len(self.ids)
+    def capacity_tokens(self) -> int:
+        """Most tokens that the cache holds for all sequences together."""
+        return self._cache.capacity_tokens
 
     @property
-    def tokens_per_second(self) -> float:
-        """Speed of decoding; of a single token, that of the prompt's pass."""
-        if len(self.ids) > 1:
-            return (len(self.ids) - 1) / max(self.decode_seconds, 1e-9)
-        return len(self.ids) / max(self.prefill_seconds, 1e-9)
+    def free_tokens(self) -> int:
+        """Tokens of cache that no sequence holds now."""
+        return self._cache.free_blocks * BLOCK_TOKENS
+
+    @property
+    def num_running(self) -> int:
+        """Sequences that hold part of the cache."""
+        return len(self._decoding) + (self._reading is not None)
+
+    @property
+    def num_waiting(self) -> int:
+        """Requests that wait for room."""
+        return len(self._submitted) + len(self._waiting)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether there is anything for `step` to do."""
+        return self.num_running + self.num_waiting > 0
+
+    def submit(self, request: Request) -> Ticket:
+        """Queue a request; its tokens come out of later steps.
+
+        Raises:
+            DataError: the prompt is empty, longer than the context, or an id is not known to the model.
+            ResourceError: prompt and answer together could never fit the cache.
+        """
+        check_request(request, self.model, self.tokenizer)
+        tokens = cache_tokens_of(request, self.model)
+        if tokens > self.capacity_tokens:
+            raise ResourceError(
+                f"prompt and answer may need {tokens:,} tokens of cache, the cache holds "
+                f"{self.capacity_tokens:,}",
+                hint="shorten the prompt, ask for fewer tokens, or give the cache more memory",
+            )
+        sampling = request.sampling
+        if sampling.without_effect:
+            say_once(f"temperature 0 is greedy: {', '.join(sampling.without_effect)} have no effect")
+        seed = None if sampling.temperature == 0 else new_generator(sampling.seed).initial_seed()
+        ticket = Ticket(request, number=next(self._numbers), seed=seed)
+        self._submitted.append(ticket)
+        return ticket
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Let go of a request: its blocks come back before the model runs again."""
+        ticket.cancelled = True
+
+    def step(self) -> list[Event]:
+        """Decode one token of every running sequence and read on in the next prompt; return the new tokens.
+
+        A sequence whose logits are not numbers ends with a token of reason `error`; the others go on.
+        """
+        self.release_cancelled()
+        return [*self._decode(), *self._read_prompts()]
+
+    def release_cancelled(self) -> None:
+        """Give back what cancelled requests hold; each step, and each part of a prompt, begins so."""
+        while self._submitted:
+            ticket = self._submitted.popleft()
+            limit = answer_tokens(ticket.request, self.model)
+            self._waiting.append(Continuation(ticket, self.tokenizer, limit=limit))
+        reading = [] if self._reading is None else [self._reading]
+        for sequence in (*self._waiting, *reading, *self._decoding):
+            if sequence.ticket.cancelled:
+                sequence.ticket.finish_reason = "cancelled"
+                self._remove(sequence)
+                self._cache.free(sequence.table)
+
+    def _remove(self, sequence: Continuation) -> None:
+        """Take a sequence out of whatever it is in."""
+        if sequence is self._reading:
+            self._reading = None
+        elif sequence in self._decoding:
+            self._decoding.remove(sequence)
+        else:
+            self._waiting.remove(sequence)
+
+    def _decode(self) -> list[Event]:
+        """Run the last token of every sequence that is ready."""
+        batch = self._with_room()
+        if not batch:
+            return []
+        width = max(len(sequence.table.blocks) for sequence in batch)
+        tables = [sequence.table.blocks + [0] * (width - len(sequence.table.blocks)) for sequence in batch]
+        logits_BV = self._decoder.step(
+            torch.tensor([sequence.ids[-1] for sequence in batch]),
+            torch.tensor([sequence.computed for sequence in batch]),
+            torch.tensor(tables, dtype=torch.int32),
+        )
+        self.counts.decoded += len(batch)
+        for sequence in batch:
+            sequence.computed += 1
+            if sequence.computed % BLOCK_TOKENS == 0:
+                self._cache.know(sequence.table, sequence.ids[: sequence.computed])
+        return self._choose(batch, logits_BV)
+
+    def _with_room(self) -> list[Continuation]:
+        """Return the sequences that can be decoded; the youngest give way when blocks run out."""
+        for sequence in list(self._decoding):
+            while sequence in self._decoding:
+                if self._cache.reserve(sequence.table, sequence.computed, len(sequence.ids)):
+                    break
+                self._preempt()
+        return list(self._decoding)
+
+    def _preempt(self) -> None:
+        """Set the youngest running sequence back to the queue; what it wrote becomes part of its prompt."""
+        reading = [] if self._reading is None else [self._reading]
+        youngest = max((*self._decoding, *reading), key=lambda sequence: sequence.ticket.number)
+        self._remove(youngest)
+        self._cache.free(youngest.table)
+        youngest.computed = 0
+        if youngest.wants_scores:
+            youngest.scores.clear()
+        self._waiting.appendleft(youngest)
+        self.counts.preempted += 1
+
+    def _read_prompts(self) -> list[Event]:
+        """Run tokens of prompts, one prompt after the other, up to the budget of a step."""
+        events: list[Event] = []
+        budget = self._prefill_tokens
+        while budget > 0:
+            self.release_cancelled()
+            self._reading = sequence = self._reading or self._admit()
+            if sequence is None:
+                break
+            if sequence.remaining == 1 and not sequence.wants_scores:
+                self._start_decoding(sequence)
+                continue
+            part = sequence.ids[sequence.computed : sequence.computed + budget]
+            budget -= len(part)
+            events += self._read(sequence, part)
+        return events
+
+    def _admit(self) -> Continuation | None:
+        """Find room for the oldest waiting sequence, all of its tokens so far; None to let it wait."""
+        if not self._waiting or len(self._decoding) >= self._max_batch:
+            return None
+        sequence = self._waiting[0]
+        covered = 0
+        if not sequence.wants_scores:
+            sequence.table, covered = self._cache.find(sequence.ids)
+        sequence.computed = min(covered, len(sequence.ids) - 1)
+        # One for each running sequence, and one to copy a shared block to, so that it is not soon set back.
+        missing = blocks_for(len(sequence.ids)) - len(sequence.table.blocks) + 1 + len(self._decoding)
+        if (self._decoding and missing > self._cache.free_blocks) or not self._cache.reserve(
+            sequence.table, sequence.computed, len(sequence.ids)
+        ):
+            self._cache.free(sequence.table)
+            return None
+        self._waiting.popleft()
+        self.counts.reused += sequence.computed
+        if len(sequence.ids) == sequence.ticket.prompt_tokens:
+            sequence.ticket.reused_tokens = sequence.computed
+        return sequence
+
+    def _read(self, sequence: Continuation, part: Sequence[int]) -> list[Event]:
+        """Run some tokens of a prompt; after its last, choose what comes next."""
+        start = sequence.computed
+        last = start + len(part) == len(sequence.ids)
+        scored = sequence.wants_scores
+        logits: Tensor | None = prefill(
+            self.model,
+            self._cache,
+            table=sequence.table,
+            ids=part,
+            start=start,
+            head=F.linear if scored else last_logits if last else _nothing,
+        )
+        sequence.computed += len(part)
+        self.counts.prefilled += len(part)
+        self._cache.know(sequence.table, sequence.ids[: sequence.computed], partial=last)
+        if logits is None:
+            return []
+        if scored:
+            self._score(sequence, logits[0], start)
+            logits = logits[:, -1]
+        if not last:
+            return []
+        self._start_decoding(sequence)
+        return self._choose([sequence], logits.float())
+
+    def _start_decoding(self, sequence: Continuation) -> None:
+        self._reading = None
+        self._decoding.append(sequence)
+
+    def _score(self, sequence: Continuation, logits_TV: Tensor, start: int) -> None:
+        """Keep the log-probabilities of the prompt's tokens that these logits are about."""
+        ids = sequence.request.prompt_ids
+        if start == 0:
+            sequence.scores.append(PromptToken(ids[0], None))
+        targets = list(ids[start + 1 : start + 1 + len(logits_TV)])
+        if targets:
+            logits_TV = logits_TV[: len(targets), : self.tokenizer.vocab_size]
+            scored = score_prompt(logits_TV, targets, sequence.request.logprobs)
+            sequence.scores += [
+                PromptToken(i, logprob, top) for i, (logprob, top) in zip(targets, scored, strict=True)
+            ]
+        if len(sequence.scores) == len(ids):
+            sequence.ticket.prompt_logprobs = tuple(sequence.scores)
+
+    def _choose(self, batch: Sequence[Continuation], logits_BV: Tensor) -> list[Event]:
+        """Choose the next token of each sequence; those that are over leave."""
+        # Ids that only pad the vocabulary have no text.
+        choices = choose(logits_BV[:, : self.tokenizer.vocab_size], batch)
+        return [(s.ticket, self._take(s, choice)) for s, choice in zip(batch, choices, strict=True)]
+
+    def _take(self, sequence: Continuation, choice: Choice) -> Token:
+        ticket = sequence.ticket
+        if math.isnan(choice.logprob):
+            ticket.error = NumericsError(
+                "the model's logits are not finite numbers", hint="check its weights"
+            )
+            token = Token(choice.id, "", choice.logprob, finish_reason="error")
+            self._cache.wipe(sequence.table)
+        else:
+            token = sequence.accept(choice)
+            if token.finish_reason is not None:
+                self._cache.free(sequence.table)
+        if token.finish_reason is not None:
+            ticket.finish_reason = token.finish_reason
+            self._decoding.remove(sequence)
+        return token
+
+
+def _new_cache(model: Transformer, *, cache_bytes: int | None, cache_tokens: int | None) -> PagedCache:
+    assert (cache_bytes is None) != (cache_tokens is None), "one of cache_bytes and cache_tokens"
+    weight = model.norm.weight  # matrices may be quantised
+    dtype, device = weight.dtype, weight.device
+    if cache_bytes is not None:
+        return PagedCache.within(model.config, cache_bytes=cache_bytes, dtype=dtype, device=device)
+    num_blocks = blocks_for(max(1, cache_tokens or 0)) + 1
+    return PagedCache(model.config, num_blocks=num_blocks, dtype=dtype, device=device)
+
+
+def _new_decoder(model: Transformer, cache: PagedCache) -> Decoder:
+    return TorchDecoder(model, cache)
+
+
+def _nothing(_hidden_BTD: Tensor, _weight_VD: Tensor) -> None:
+    """Make no logits: the prompt goes on."""
 
 
 class Generator:
-    """Continues prompts with one model.
+    """Continues one prompt at a time; what prompts have in common is computed once.
 
     Args:
         model: with loaded weights, on its device, in its dtype.
@@ -83,13 +353,11 @@ class Generator:
     """
 
     def __init__(self, model: Transformer, tokenizer: Tokenizer) -> None:
-        if tokenizer.vocab_size > model.config.vocab_size:
-            raise FormatError(
-                f"the tokenizer has {tokenizer.vocab_size:,} ids, the model {model.config.vocab_size:,}",
-                hint="use the tokenizer the model was trained with",
-            )
+        check_vocabulary(model, tokenizer)
         self.model = model
         self.tokenizer = tokenizer
+        self._engine: Engine | None = None
+        self._tokens_of: dict[Ticket, deque[Token]] = {}  # of every open stream
 
     @property
     def context(self) -> int:
@@ -114,11 +382,10 @@ class Generator:
         Args:
             on_token: called with each token as it comes.
         """
-        start_seconds = time.perf_counter()
-        random = new_generator(sampling.seed)
+        start_seconds = first_seconds = time.perf_counter()
+        engine, ticket = self._submit(Request(prompt_ids, sampling, end_ids))
         tokens: list[Token] = []
-        first_seconds = start_seconds
-        for token in self._tokens(prompt_ids, sampling, end_ids, random):
+        for token in self._follow(engine, ticket):
             first_seconds = first_seconds if tokens else time.perf_counter()
             tokens.append(token)
             if on_token is not None:
@@ -130,7 +397,7 @@ class Generator:
             ids=tuple(token.id for token in tokens),
             finish_reason=reason,
             prompt_tokens=len(prompt_ids),
-            seed=None if sampling.temperature == 0 else random.initial_seed(),
+            seed=ticket.seed,
             prefill_seconds=first_seconds - start_seconds,
             decode_seconds=time.perf_counter() - first_seconds,
         )
@@ -153,111 +420,43 @@ class Generator:
             DataError: the prompt is empty, too long, or holds an id the model does not know.
             NumericsError: the model gives values that are not numbers.
         """
-        return self._tokens(prompt_ids, sampling, end_ids, new_generator(sampling.seed))
+        yield from self._follow(*self._submit(Request(prompt_ids, sampling, end_ids)))
 
-    def _tokens(
-        self,
-        prompt_ids: Sequence[int],
-        sampling: SamplingConfig,
-        end_ids: Collection[int] | None,
-        random: torch.Generator,
-    ) -> Iterator[Token]:
-        self._check_prompt(prompt_ids)
-        if sampling.without_effect:
-            say_once(f"temperature 0 is greedy: {', '.join(sampling.without_effect)} have no effect")
-        ends = {self.tokenizer.eos_id} if end_ids is None else set(end_ids)
-        count = min(sampling.max_tokens, self.context - len(prompt_ids))
-        text = _ContinuationText(self.tokenizer, prompt_ids, sampling.stop)
-        for number, (token_id, logprob) in enumerate(self._choices(prompt_ids, sampling, random, count), 1):
-            piece = "" if token_id in ends else text.push(token_id)
-            if token_id in ends or text.stopped:
-                yield Token(token_id, piece + text.finish(), logprob, "stop")
-                return
-            if number == count:
-                yield Token(token_id, piece + text.cut(), logprob, "length")
-                return
-            yield Token(token_id, piece, logprob)
+    def _submit(self, request: Request) -> tuple[Engine, Ticket]:
+        """Queue a request in the engine, or in a new one if its cache is too small."""
+        check_request(request, self.model, self.tokenizer)
+        needed = cache_tokens_of(request, self.model)
+        if self._engine is None or self._engine.capacity_tokens < needed:
+            doubled = 1 << (needed - 1).bit_length()
+            tokens = max(needed, min(max(doubled, _SMALLEST_CACHE_TOKENS), self.context))
+            self._engine = Engine(self.model, self.tokenizer, cache_tokens=tokens)
+        ticket = self._engine.submit(request)
+        self._tokens_of[ticket] = deque()
+        return self._engine, ticket
 
-    def _check_prompt(self, prompt_ids: Sequence[int]) -> None:
-        if not prompt_ids:
-            raise DataError("the prompt has no tokens", hint="begin with the tokenizer's begin token")
-        if len(prompt_ids) >= self.context:
-            raise DataError(
-                f"the prompt has {len(prompt_ids):,} tokens, the model's context holds {self.context:,} "
-                "with at least one for the answer",
-                hint="shorten the prompt; nothing was cut off",
-            )
-        if not (min(prompt_ids) >= 0 and max(prompt_ids) < self.model.config.vocab_size):
-            wrong = next(i for i in prompt_ids if not 0 <= i < self.model.config.vocab_size)
-            raise DataError(
-                f"the prompt holds id {wrong}, the model knows 0 to {self.model.config.vocab_size - 1:,}"
-            )
+    def _follow(self, engine: Engine, ticket: Ticket) -> Iterator[Token]:
+        """Yield the tokens of a ticket, stepping the engine when there are none."""
+        tokens = self._tokens_of[ticket]
+        try:
+            while tokens or ticket.finish_reason is None:
+                while not tokens:
+                    self._step(engine)
+                token = tokens.popleft()
+                if ticket.error is not None and not tokens:
+                    raise ticket.error
+                yield token
+        finally:
+            del self._tokens_of[ticket]
+            if ticket.finish_reason is None:
+                engine.cancel(ticket)
+                engine.release_cancelled()
 
-    def _choices(
-        self, prompt_ids: Sequence[int], sampling: SamplingConfig, random: torch.Generator, count: int
-    ) -> Iterator[tuple[int, float]]:
-        """Yield up to `count` pairs of chosen id and its logprob."""
-        weight = self.model.embedding.weight
-        max_len = len(prompt_ids) + count
-        cache = KVCache(self.model.config, max_len=max_len, dtype=weight.dtype, device=weight.device)
-        positions_1T = torch.arange(max_len, device=weight.device).unsqueeze(0)
-        tokens_1T = torch.tensor([list(prompt_ids)], device=weight.device)
-        for _ in range(count):
-            logits_1V = self._last_logits(tokens_1T, positions_1T, cache)
-            tokens_1T, logprob_1 = _choose(logits_1V, sampling, random)
-            # The only place that waits for the device, once for each token.
-            token_id, logprob = torch.stack((tokens_1T[0].double(), logprob_1.double())).flatten().tolist()
-            if math.isnan(logprob):
-                raise NumericsError("the model's logits are not finite numbers", hint="check its weights")
-            yield int(token_id), logprob
-
-    @torch.inference_mode()
-    def _last_logits(self, tokens_1T: Tensor, positions_1T: Tensor, cache: KVCache) -> Tensor:
-        """Run the model on what follows the cache; return the logits of the last position, (1, V)."""
-        positions_1T = positions_1T[:, cache.length : cache.length + tokens_1T.shape[1]]
-        logits_1V: Tensor = self.model(tokens_1T, positions_BT=positions_1T, cache=cache, head=_last_position)
-        return logits_1V[:, : self.tokenizer.vocab_size]  # ids that only pad the vocabulary have no text
-
-
-def _last_position(hidden_BTD: Tensor, weight_VD: Tensor) -> Tensor:
-    """Return logits (B, V) of the last token only."""
-    return F.linear(hidden_BTD[:, -1], weight_VD)
-
-
-@torch.inference_mode()
-def _choose(logits_1V: Tensor, sampling: SamplingConfig, random: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Return the chosen token (1, 1) and its logprob (1)."""
-    logits_1V = logits_1V.float()
-    tokens_1T = sample(logits_1V, sampling, random).unsqueeze(-1)
-    logprob_1 = logits_1V.log_softmax(dim=-1).gather(-1, tokens_1T).squeeze(-1)
-    return tokens_1T, logprob_1
-
-
-class _ContinuationText:
-    """Text of the tokens after a prompt: whole characters, nothing of a stop string.
-
-    The prompt goes through the decoder first, because what a token looks like may depend on what is before
-    it: a SentencePiece text loses the blank of its first word only.
-    """
-
-    def __init__(self, tokenizer: Tokenizer, prompt_ids: Sequence[int], stops: Sequence[str]) -> None:
-        self._decoder: StreamDecoder = tokenizer.stream()
-        for token_id in prompt_ids:
-            if token_id < tokenizer.vocab_size:
-                self._decoder.push(token_id)
-        self._stops = StopFinder(stops)
-
-    @property
-    def stopped(self) -> bool:
-        return self._stops.found
-
-    def push(self, token_id: int) -> str:
-        return self._stops.push(self._decoder.push(token_id))
-
-    def finish(self) -> str:
-        """Return the rest where the model ended the text itself."""
-        return self._stops.push(self._decoder.finish()) + self._stops.finish()
-
-    def cut(self) -> str:
-        """Return the rest where a limit ended the text: a character it cut in half is left out."""
-        return self._stops.finish()
+    def _step(self, engine: Engine) -> None:
+        try:
+            events = engine.step()
+        except BaseException:  # Ctrl-C may have come anywhere, so what the engine holds is in doubt
+            self._engine = None if self._engine is engine else self._engine
+            raise
+        for ticket, token in events:
+            if ticket in self._tokens_of:
+                self._tokens_of[ticket].append(token)

@@ -129,7 +129,7 @@ class PagedCache:
         return table, covered
 
     def reserve(self, table: BlockTable, start: int, end: int) -> bool:
-        """Make positions `start` to `end` - 1 writable by this table alone, or change nothing and return False.
+        """Make positions `start` to `end` - 1 writable by this table alone; without room, return False only.
 
         Everything before `start` must be covered already. A block that others hold too is copied; one that
         is known by tokens to be overwritten is forgotten.
@@ -174,7 +174,7 @@ class PagedCache:
         table.digests.clear()
 
     def wipe(self, table: BlockTable) -> None:
-        """Give all blocks back, those nobody else holds zeroed: a NaN would be met again even where masked."""
+        """Give all blocks back, its own as zeros: a NaN would be met again even where masked."""
         own = [block for block in table.blocks if self._holders[block] == 1]
         for block in own:
             self._forget(block, beyond=0)

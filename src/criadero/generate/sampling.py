@@ -1,12 +1,14 @@
 """Choosing the next token: greedy, or drawn after temperature, top-k, top-p and min-p, in this order.
 
-Entry points: `SamplingConfig` and `sample`. Every filter keeps all tokens of equal probability at its border,
-so that no result depends on how a sort breaks ties. Letters: B batch, V vocabulary.
+Entry points: `SamplingConfig`; `sample`, and `sample_rows` for rows with settings of their own; `penalised`.
+Every filter keeps all tokens of equal probability at its border, so that no result depends on how a sort
+breaks ties. Letters: B batch, V vocabulary.
 """
 
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import torch
@@ -32,6 +34,10 @@ class SamplingConfig(Config):
     """Keep this many most likely tokens; unset: all."""
     min_p: float = Field(default=0.0, ge=0, le=1)
     """Drop tokens less likely than this part of the most likely one's probability."""
+    presence_penalty: float = Field(default=0.0, ge=-2, le=2)
+    """Taken off the logit of every token that was written before."""
+    frequency_penalty: float = Field(default=0.0, ge=-2, le=2)
+    """Taken off the logit of a token for each time it was written before."""
     seed: int | None = Field(default=None, ge=0, lt=2**63)
     """Same seed, same text on the same machine; unset: another one each time."""
     max_tokens: int = Field(default=256, ge=1)
@@ -67,7 +73,65 @@ def sample(logits_BV: Tensor, config: SamplingConfig, generator: torch.Generator
     """
     if config.temperature == 0:
         return logits_BV.argmax(dim=-1)
-    return _draw(filtered_probabilities(logits_BV, config), generator)
+    uniform_B1 = torch.rand(len(logits_BV), 1, dtype=torch.float64, generator=generator)
+    return _draw(filtered_probabilities(logits_BV, config), uniform_B1)
+
+
+def sample_rows(
+    logits_BV: Tensor, configs: Sequence[SamplingConfig], generators: Sequence[torch.Generator]
+) -> Tensor:
+    """Choose a token for each row by its own settings; what a row gets does not depend on the others.
+
+    Args:
+        logits_BV: any floating dtype, any device.
+        configs: one for each row; rows of equal filters are worked on together.
+        generators: one for each row, as for `sample`.
+
+    Returns:
+        int64 ids (B), on the device of the logits.
+    """
+    if not any(config.temperature for config in configs):
+        return logits_BV.argmax(dim=-1)
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for row, config in enumerate(configs):
+        filters = (config.temperature, config.top_p, config.top_k, config.min_p)
+        groups.setdefault(filters if config.temperature else (), []).append(row)
+    chosen_B = torch.empty(len(logits_BV), dtype=torch.int64, device=logits_BV.device)
+    for rows in groups.values():
+        rows_BV = logits_BV if len(rows) == len(logits_BV) else logits_BV[rows]
+        chosen_B[rows] = _sample_alike(rows_BV, configs[rows[0]], [generators[row] for row in rows])
+    return chosen_B
+
+
+def _sample_alike(logits_BV: Tensor, config: SamplingConfig, generators: Sequence[torch.Generator]) -> Tensor:
+    """Choose a token for each row by the same settings, each with a generator of its own."""
+    if config.temperature == 0:
+        return logits_BV.argmax(dim=-1)
+    draws = [torch.rand(1, 1, dtype=torch.float64, generator=generator) for generator in generators]
+    return _draw(filtered_probabilities(logits_BV, config), torch.cat(draws))
+
+
+def penalised(
+    logits_V: Tensor,
+    *,
+    config: SamplingConfig,
+    counts: Mapping[int, int],
+    bias: Mapping[int, float],
+) -> Tensor:
+    """Return logits (V) less the penalties of the tokens written so far, plus bias.
+
+    Args:
+        counts: how often each id was written.
+        bias: id to what is added to its logit.
+    """
+    changes = dict(bias)
+    if config.presence_penalty or config.frequency_penalty:
+        for token_id, count in counts.items():
+            penalty = config.presence_penalty + config.frequency_penalty * count
+            changes[token_id] = changes.get(token_id, 0.0) - penalty
+    ids = torch.tensor(list(changes), dtype=torch.int64)
+    values = torch.tensor(list(changes.values()), dtype=logits_V.dtype)
+    return logits_V.index_add(0, ids.to(logits_V.device), values.to(logits_V.device))
 
 
 def filtered_probabilities(logits_BV: Tensor, config: SamplingConfig) -> Tensor:
@@ -99,10 +163,9 @@ def _top_p_border(probs_BV: Tensor, top_p: float) -> Tensor:
     return best_BN.gather(-1, needed_B1 - 1)
 
 
-def _draw(probs_BV: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw one index of each row by inverting its cumulative distribution; never one of probability 0."""
+def _draw(probs_BV: Tensor, uniform_B1: Tensor) -> Tensor:
+    """Take the index of each row at a point of its cumulative distribution; never one of probability 0."""
     sums_BV = probs_BV.double().cumsum(dim=-1)
-    uniform_B1 = torch.rand(len(probs_BV), 1, dtype=torch.float64, generator=generator)
     total_B1 = sums_BV[:, -1:].contiguous()
     target_B1 = uniform_B1.to(probs_BV.device, non_blocking=True) * total_B1
     last_B1 = torch.searchsorted(sums_BV, total_B1)
