@@ -121,8 +121,8 @@ def _byte_bpe(tokenizer: ByteBPETokenizer) -> _Vocabulary:
     pre = pre_tokenizer_name(table)
     if pre is None:
         raise FormatError(
-            "the tokenizer cuts text into words in a way that llama.cpp has no name for: "
-            f"{json.dumps(table.get('pre_tokenizer'), ensure_ascii=False)[:300]}",
+            "the tokenizer prepares text in a way that llama.cpp has no name for: normalizer "
+            f"{_shown(table.get('normalizer'))}, pre-tokenizer {_shown(table.get('pre_tokenizer'))}",
             hint=_HINT,
         )
     types = [NORMAL] * tokenizer.vocab_size
@@ -136,3 +136,7 @@ def _byte_bpe(tokenizer: ByteBPETokenizer) -> _Vocabulary:
         types=types,
         keys={"model": "gpt2", "pre": pre, "merges": merges, "add_space_prefix": False},
     )
+
+
+def _shown(part: Any) -> str:
+    return json.dumps(part, ensure_ascii=False)[:300]
