@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from criadero import config
 from criadero.errors import ConfigError
-from criadero.generate.sampling import SamplingConfig, filtered_probabilities, new_generator, sample
+from criadero.generate.sampling import (
+    SamplingConfig,
+    filtered_probabilities,
+    new_generator,
+    penalised,
+    sample,
+    sample_rows,
+)
 
 
 def naive_filter(logits: list[float], *, temperature=1.0, top_k=None, top_p=1.0, min_p=0.0) -> list[float]:
@@ -129,6 +136,8 @@ def test_the_seed_alone_decides_and_the_global_generator_is_left_alone():
         {"min_p": -0.1},
         {"max_tokens": 0},
         {"seed": -1},
+        {"presence_penalty": 2.1},
+        {"frequency_penalty": -3},
         {"stop": [""]},
         {"stop": ["x"] * 17},
         {"topp": 0.5},
@@ -144,3 +153,31 @@ def test_settings_that_greedy_decoding_ignores_are_named():
     assert SamplingConfig(temperature=0, seed=1, top_p=0.5).without_effect == ("seed", "top_p")
     assert SamplingConfig(temperature=0).without_effect == ()
     assert SamplingConfig(temperature=1, seed=1).without_effect == ()
+
+
+def test_rows_are_sampled_by_their_own_settings_as_if_they_were_alone():
+    logits_BV = torch.randn(7, 301, generator=torch.Generator().manual_seed(0)) * 2
+    alike = {"temperature": 1.1, "top_p": 0.9}
+    options = [
+        {"temperature": 0},
+        {**alike, "seed": 1},
+        {"temperature": 2, "top_k": 9, "seed": 2},
+        {**alike, "seed": 3},
+        {"temperature": 0},
+        {"min_p": 0.1, "seed": 4},
+        {**alike, "seed": 5, "max_tokens": 3},
+    ]
+    configs = [SamplingConfig(**values) for values in options]
+    together = sample_rows(logits_BV, configs, [new_generator(config.seed) for config in configs])
+    alone = [sample(row[None], c, new_generator(c.seed)) for row, c in zip(logits_BV, configs, strict=True)]
+    assert together.tolist() == torch.cat(alone).tolist()
+    assert together[[0, 4]].tolist() == logits_BV[[0, 4]].argmax(-1).tolist()
+
+
+def test_penalties_and_bias_are_added_up():
+    logits_V = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    config = SamplingConfig(presence_penalty=0.5, frequency_penalty=-0.25)
+    result = penalised(logits_V, config=config, counts={1: 1, 3: 4}, bias={3: 1.0, 0: -100.0})
+    assert result.tolist() == [-99.0, 1.75, 3.0, 5.5]
+    assert logits_V.tolist() == [1.0, 2.0, 3.0, 4.0]
+    assert torch.equal(penalised(logits_V, config=config, counts={}, bias={}), logits_V)

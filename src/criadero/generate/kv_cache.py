@@ -4,7 +4,7 @@ Entry point: `PagedCache`. A sequence is a `BlockTable`: the numbers of its bloc
 and the unfinished last one of a prompt, are found again by the hash chain of their tokens, so that a shared
 beginning is computed once. Whoever writes into a block is its only holder: a shared one is copied first.
 Blocks nobody holds keep their contents until room is needed; then the least recently used goes. Letters:
-L layers, N blocks, B batch, K key/value heads, T new tokens, S all tokens so far, E head width.
+L layers, K key/value heads, E head width.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
 
 from criadero.errors import ResourceError
 from criadero.model.config import ModelConfig
@@ -238,41 +237,3 @@ class PagedCache:
 def _digest(before: Sequence[bytes], ids: Sequence[int]) -> bytes:
     """Return the hash of a block's tokens and all before them; nobody can make two prompts collide."""
     return hashlib.sha256((before[-1] if before else b"") + array("q", ids).tobytes()).digest()
-
-
-class KVCache:
-    """A static cache of (L, B, K, max_len, E) keys and as many values.
-
-    Args:
-        config: the model's sizes.
-        max_len: most tokens it will hold.
-        batch_size: sequences, all of the same length.
-        dtype, device: those of the model's activations.
-    """
-
-    def __init__(
-        self,
-        config: ModelConfig,
-        *,
-        max_len: int,
-        batch_size: int = 1,
-        dtype: torch.dtype,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        shape = (config.num_layers, batch_size, config.num_kv_heads, max_len, config.head_dim)
-        self.keys_LBKSE = torch.empty(shape, dtype=dtype, device=device)
-        self.values_LBKSE = torch.empty(shape, dtype=dtype, device=device)
-        self.max_len = max_len
-        self.length = 0
-        """Tokens held; grows when the last layer has stored its part of a forward pass."""
-
-    def update(self, layer_index: int, k_BKTE: Tensor, v_BKTE: Tensor) -> tuple[Tensor, Tensor]:
-        """Store new keys and values of one layer; return all of that layer as views, (B, K, S, E) each."""
-        end = self.length + k_BKTE.shape[2]
-        assert end <= self.max_len, "the generator asks for no more tokens than it made room for"
-        keys, values = self.keys_LBKSE[layer_index], self.values_LBKSE[layer_index]
-        keys[:, :, self.length : end] = k_BKTE
-        values[:, :, self.length : end] = v_BKTE
-        if layer_index == len(self.keys_LBKSE) - 1:
-            self.length = end
-        return keys[:, :, :end], values[:, :, :end]
