@@ -7,6 +7,7 @@ The writers here are naive on purpose and share no code with the package: layout
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -105,9 +106,16 @@ def write_meta(
 
 
 def write_gguf(
-    path: Path, model: LlamaForCausalLM, quantization: Quantization, *, vocabulary: str = "llama"
+    path: Path,
+    model: LlamaForCausalLM,
+    quantization: Quantization | Callable[[str], Quantization],
+    *,
+    vocabulary: str = "llama",
 ) -> None:
-    """Write a GGUF file with llama.cpp's own writer, matrices quantised, norms in float32."""
+    """Write a GGUF file with llama.cpp's own writer, matrices quantised, norms in float32.
+
+    The kind may be chosen by a tensor's name; K-quants, which the writer cannot make, are of random bytes.
+    """
     config = model.config
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_context_length(config.max_position_embeddings)
@@ -123,14 +131,23 @@ def write_gguf(
     (add_vocabulary if vocabulary == "llama" else add_byte_vocabulary)(writer)
     for name, weight in gguf_weights(model).items():
         values = weight.numpy()
-        if values.ndim == 1 or quantization == Quantization.F32:
+        kind = quantization(name) if callable(quantization) else quantization
+        if values.ndim == 1 or kind == Quantization.F32:
             writer.add_tensor(name, values)
         else:
-            writer.add_tensor(name, gguf.quants.quantize(values, quantization), raw_dtype=quantization)
+            writer.add_tensor(name, _blocks(values, kind), raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def _blocks(values: np.ndarray, kind: Quantization) -> np.ndarray:
+    if not kind.name.endswith("_K"):
+        return gguf.quants.quantize(values, kind)
+    columns, size_bytes = gguf.GGML_QUANT_SIZES[kind]
+    shape = (len(values), values.shape[1] // columns * size_bytes)
+    return np.random.default_rng(3).integers(0, 256, shape, dtype=np.uint8)
 
 
 def gguf_weights(model: LlamaForCausalLM) -> dict[str, Tensor]:

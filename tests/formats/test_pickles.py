@@ -53,17 +53,35 @@ def test_the_attack_works_where_pickles_are_trusted(
     assert (tmp_path / "marker").exists()
 
 
-@pytest.mark.parametrize("name", ["m.pt", "m.bin", "m.pkl", "m.gguf", "m.safetensors", "model"])
+@pytest.mark.parametrize(
+    "suffix",
+    [".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz", ".gguf", ".safetensors", "",
+     ".dat", ".PT", ".metadata", ".distcp"],
+)  # fmt: skip
 @pytest.mark.parametrize("write", WRITERS)
 def test_a_pickle_under_any_name_is_refused(
+    write: Callable[[Path, Path], None], suffix: str, tmp_path: Path
+) -> None:
+    path = tmp_path / f"m{suffix}"
+    write(path, tmp_path / "marker")
+    for use in (load_model, load_tokenizer, lambda path: import_model(path, tmp_path / "out")):
+        with pytest.raises(FormatError, match="is a pickle"):
+            use(path)
+    assert not (tmp_path / "marker").exists()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["tokenizer.model", "tokenizer.json", "config.json", "params.json"])
+@pytest.mark.parametrize("write", WRITERS)
+def test_a_pickle_in_the_place_of_a_tokenizer_or_a_config_is_refused(
     write: Callable[[Path, Path], None], name: str, tmp_path: Path
 ) -> None:
     write(tmp_path / name, tmp_path / "marker")
-    for use in (load_model, load_tokenizer, lambda path: import_model(path, tmp_path / "out")):
-        with pytest.raises(FormatError, match="is a pickle"):
-            use(tmp_path / name)
+    for use in (load_tokenizer, load_model):
+        for path in (tmp_path / name, tmp_path):
+            with pytest.raises(CriaderoError):
+                use(path)
     assert not (tmp_path / "marker").exists()
-    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("write", WRITERS)
