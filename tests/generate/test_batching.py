@@ -13,6 +13,15 @@ ANSWERS = (100, 90, 17, 33, 25, 1, 48)
 HEAD = [BOS, *b"You are a model of three layers. Answer in bytes, and do not stop before you are told to."]
 
 
+@pytest.fixture(params=["torch", "kernel"])
+def _each_decoder(request, monkeypatch):
+    """Decode by the model itself, then by the C++ kernel, which has to be there."""
+    if request.param == "torch":
+        monkeypatch.setattr("criadero.generate.engine.cpu_decoder", lambda *_: None)
+    else:
+        monkeypatch.setattr("criadero.generate.engine.TorchDecoder", None)
+
+
 def engine_of(model=None, **options) -> Engine:
     options = {"cache_tokens": 4096, **options} if "cache_bytes" not in options else options
     return Engine(model or tiny_model(max_seq_len=CONTEXT), byte_tokenizer(), **options)
@@ -82,6 +91,7 @@ def expected() -> list[list[int]]:
     return [naive(model, request) for request in various_requests()]
 
 
+@pytest.mark.usefixtures("_each_decoder")
 @pytest.mark.parametrize("apart", [0, 3])
 @pytest.mark.parametrize("cache_tokens", [2048, 192], ids=["roomy", "tight"])
 @pytest.mark.parametrize("prefill_tokens", [256, 7])
@@ -247,6 +257,7 @@ def soft_model():
     return model
 
 
+@pytest.mark.usefixtures("_each_decoder")
 def test_logprobs_equal_those_of_a_plain_forward_pass():
     model = soft_model()
     requests = [
@@ -361,6 +372,7 @@ def test_biases_of_unknown_tokens_are_refused():
             engine_of().submit(greedy(HEAD, logit_bias=bias))
 
 
+@pytest.mark.usefixtures("_each_decoder")
 def test_a_sequence_without_numbers_ends_and_the_others_go_on(expected):
     model = tiny_model(max_seq_len=CONTEXT)
     with torch.no_grad():

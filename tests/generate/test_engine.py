@@ -190,7 +190,8 @@ def test_a_stream_that_is_closed_computes_nothing_more(generator):
     assert list(stream) == []
 
 
-def test_each_token_runs_the_model_once_on_one_position():
+def test_each_token_runs_the_model_once_on_one_position(monkeypatch):
+    monkeypatch.setattr("criadero.generate.engine.cpu_decoder", lambda *_: None)
     generator = Generator(tiny_model(), byte_tokenizer())
     lengths = []
     hook = generator.model.embedding.register_forward_hook(lambda m, args, out: lengths.append(args[0].shape))

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from criadero.errors import NumericsError, ResourceError
 from criadero.generate.continuation import Continuation
+from criadero.generate.cpu_kernel import cpu_decoder
 from criadero.generate.decode import Decoder, TorchDecoder, last_logits, prefill
 from criadero.generate.kv_cache import BLOCK_TOKENS, PagedCache, blocks_for
 from criadero.generate.limits import answer_tokens, cache_tokens_of, check_request, check_vocabulary
@@ -334,7 +335,7 @@ def _new_cache(model: Transformer, *, cache_bytes: int | None, cache_tokens: int
 
 
 def _new_decoder(model: Transformer, cache: PagedCache) -> Decoder:
-    return TorchDecoder(model, cache)
+    return cpu_decoder(model, cache) or TorchDecoder(model, cache)
 
 
 def _nothing(_hidden_BTD: Tensor, _weight_VD: Tensor) -> None:
