@@ -39,6 +39,20 @@ def old_torch_file(path: Path, marker: Path) -> None:
 
 
 WRITERS = [plain_pickle, torch_zip, old_torch_file]
+SUFFIXES = [
+    ".pt",
+    ".pth",
+    ".bin",
+    ".pkl",
+    ".pickle",
+    ".ckpt",
+    ".joblib",
+    ".npy",
+    ".npz",
+    ".gguf",
+    ".safetensors",
+]
+SUFFIXES += [".dat", ".PT", ".metadata", ".distcp", ""]
 
 
 @pytest.mark.parametrize("write", WRITERS)
@@ -53,11 +67,7 @@ def test_the_attack_works_where_pickles_are_trusted(
     assert (tmp_path / "marker").exists()
 
 
-@pytest.mark.parametrize(
-    "suffix",
-    [".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz", ".gguf", ".safetensors", "",
-     ".dat", ".PT", ".metadata", ".distcp"],
-)  # fmt: skip
+@pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("write", WRITERS)
 def test_a_pickle_under_any_name_is_refused(
     write: Callable[[Path, Path], None], suffix: str, tmp_path: Path
