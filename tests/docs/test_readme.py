@@ -45,6 +45,7 @@ def test_every_command_of_the_readme_runs(place: Place) -> None:
     assert "kept in documents/wikipedia" in outputs[f"corpus explain data/corpus {EXPLAINED}"]
     assert "bits per byte" in outputs["ngram score data/books.ngram my-texts"]
     written = [f"models/from-{form}/model.safetensors" for form in ("huggingface", "meta", "gguf")]
+    written += ["models/demo/README.md", "models/demo.gguf"]
     drawn = ["data/corpus/card.md", "data/funnel.png"]
     models = [*written, *drawn, "runs/laptop/model/config.json", "runs/two-ranks/model/config.json"]
     assert [path for path in models if not (place.folder / path).is_file()] == []
