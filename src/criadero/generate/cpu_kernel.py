@@ -35,6 +35,10 @@ _CHECK_TOKENS = 4
 _TOLERANCE_EXACT, _TOLERANCE_ROUNDED = 1e-3, 0.25
 
 
+# The cache's dtype that a model was last compared with.
+_compared: weakref.WeakKeyDictionary[Transformer, torch.dtype] = weakref.WeakKeyDictionary()
+
+
 class Cache(Protocol):
     """Keys and values in blocks, (L, blocks, K, tokens of a block, E) each, contiguous."""
 
@@ -153,12 +157,14 @@ def cpu_decoder(model: Transformer, cache: Cache) -> CPUDecoder | None:
         model: on the CPU, in float32, bfloat16 or quantised; its weights are read where they are.
         cache: float32 or bfloat16, on the CPU. What it holds is left alone.
     """
-    if model.embedding.weight.device.type != "cpu":
+    if type(model) is not Transformer or model.norm.weight.device.type != "cpu":
         return None  # nothing is missing there
     try:
         _check_cache(cache)
         decoder = CPUDecoder(model, cache)
-        _compare(decoder, model)
+        if _compared.get(model) != cache.keys.dtype:  # not again for each new cache
+            _compare(decoder, model)
+            _compared[model] = cache.keys.dtype
     except (_Unsuitable, ResourceError) as problem:
         reason = problem.message if isinstance(problem, ResourceError) else str(problem)
         say_once(f"decoding runs in plain torch, several times slower than the C++ kernel: {reason}")
