@@ -6,6 +6,10 @@ import torch
 from criadero.errors import DataError, NumericsError, ResourceError
 from criadero.generate.engine import Engine, Generator, Request, Ticket
 from criadero.generate.sampling import SamplingConfig
+from criadero.model.config import ModelConfig
+from criadero.model.init import initialize
+from criadero.model.quantized import quantize
+from criadero.model.transformer import Transformer
 from generate.tiny_model import BOS, byte_tokenizer, tiny_model
 
 CONTEXT = 256
@@ -123,6 +127,35 @@ def test_bfloat16_sequences_are_decoded_together():
     engine = engine_of(tiny_model(max_seq_len=CONTEXT).to(torch.bfloat16))
     results = run(engine, various_requests())
     assert [len(tokens) for tokens in results] == list(ANSWERS)
+
+
+def quantised_model() -> Transformer:
+    model = Transformer(
+        ModelConfig(
+            vocab_size=261,
+            dim=32,
+            num_layers=2,
+            num_heads=4,
+            num_kv_heads=2,
+            hidden_dim=48,
+            max_seq_len=CONTEXT,
+        )
+    )
+    initialize(model, 3)
+    for module in [m for m in model.modules() if isinstance(m, torch.nn.Linear | torch.nn.Embedding)]:
+        codes = quantize(module.weight.detach() * 15, bits=8, group=16)
+        module.weight = torch.nn.Parameter(codes, requires_grad=False)
+    return model
+
+
+def test_quantised_sequences_are_the_same_to_the_bit_however_they_are_cut_and_batched():
+    model = quantised_model()
+    alone = [run(engine_of(model), [request])[0] for request in various_requests()]
+    engine = engine_of(model, cache_tokens=192, prefill_tokens=13)
+    assert run(engine, various_requests(), apart=2) == alone
+    assert engine._reads_by_step
+    assert engine.counts.preempted > 0
+    assert engine.counts.reused > 0
 
 
 # What is shared

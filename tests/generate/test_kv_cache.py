@@ -215,3 +215,19 @@ def test_a_step_of_sequences_of_different_lengths_equals_passes_of_their_own():
         for logits_V, ids in zip(logits_BV, sequences, strict=True):
             assert torch.allclose(logits_V, model(torch.tensor([ids]))[0, -1], atol=2e-4, rtol=1e-4)
     assert not cache.keys[:, 0].any()
+
+
+def test_a_step_may_hold_positions_of_one_sequence_that_follow_each_other():
+    model = tiny_model()
+    cache = PagedCache(model.config, num_blocks=4, dtype=torch.float32)
+    ids = list(range(40, 90))
+    table = BlockTable()
+    cache.reserve(table, 0, 50)
+    prefill(model, cache, table=table, ids=ids[:20], start=0)
+    logits_TV = TorchDecoder(model, cache).step(
+        torch.tensor(ids[20:]),
+        torch.arange(20, 50),
+        torch.tensor([table.blocks], dtype=torch.int32).expand(30, -1),
+    )
+    with torch.inference_mode():
+        assert torch.allclose(logits_TV, model(torch.tensor([ids]))[0, 20:], atol=2e-4, rtol=1e-4)

@@ -26,7 +26,8 @@ class Decoder(Protocol):
         """Run the model on one new token of each sequence.
 
         Writes the token's key and value at its position and attends to all positions up to it. The block
-        of that position is held by its sequence alone. All arguments are on the CPU.
+        of that position is held by its sequence alone. All arguments are on the CPU. Rows may be positions
+        of one sequence that follow each other: what all rows write is there before any is attended to.
 
         Args:
             tokens_B: int64 ids.

@@ -27,7 +27,8 @@ from criadero.generate.limits import answer_tokens, cache_tokens_of, check_reque
 from criadero.generate.logprobs import Choice, choose, score_prompt
 from criadero.generate.request import Completion, PromptToken, Request, Ticket, Token
 from criadero.generate.sampling import SamplingConfig, new_generator
-from criadero.model.transformer import Transformer
+from criadero.model.quantized import QuantizedTensor
+from criadero.model.transformer import Head, Transformer
 from criadero.notices import say_once
 from criadero.tokenizer.tokenizer import Tokenizer
 
@@ -86,6 +87,8 @@ class Engine:
         self.counts = EngineCounts()
         self._cache = _new_cache(model, cache_bytes=cache_bytes, cache_tokens=cache_tokens)
         self._decoder = _new_decoder(model, self._cache)
+        # What a kernel rounds to 8 bits it rounds alike wherever a prompt is cut, and it is quicker here.
+        self._reads_by_step = _is_quantised(model) and not isinstance(self._decoder, TorchDecoder)
         self._max_batch = max_batch
         self._prefill_tokens = prefill_tokens
         self._numbers = itertools.count()
@@ -260,14 +263,7 @@ class Engine:
         start = sequence.computed
         last = start + len(part) == len(sequence.ids)
         scored = sequence.wants_scores
-        logits: Tensor | None = prefill(
-            self.model,
-            self._cache,
-            table=sequence.table,
-            ids=part,
-            start=start,
-            head=F.linear if scored else last_logits if last else _nothing,
-        )
+        logits = self._run_part(sequence, part, F.linear if scored else last_logits if last else _nothing)
         sequence.computed += len(part)
         self.counts.prefilled += len(part)
         self._cache.know(sequence.table, sequence.ids[: sequence.computed], partial=last)
@@ -280,6 +276,21 @@ class Engine:
             return []
         self._start_decoding(sequence)
         return self._choose([sequence], logits.float())
+
+    def _run_part(self, sequence: Continuation, part: Sequence[int], head: Head) -> Tensor | None:
+        """Run the model on tokens of a prompt; return what `head` makes of them, or all logits (1, T, V)."""
+        start = sequence.computed
+        if not self._reads_by_step:
+            logits: Tensor | None = prefill(
+                self.model, self._cache, table=sequence.table, ids=part, start=start, head=head
+            )
+            return logits
+        logits_TV = self._decoder.step(
+            torch.tensor(part),
+            torch.arange(start, start + len(part)),
+            torch.tensor(sequence.table.blocks, dtype=torch.int32).expand(len(part), -1),
+        )
+        return logits_TV[-1:] if head is last_logits else logits_TV.unsqueeze(0)
 
     def _start_decoding(self, sequence: Continuation) -> None:
         self._reading = None
@@ -336,6 +347,10 @@ def _new_cache(model: Transformer, *, cache_bytes: int | None, cache_tokens: int
 
 def _new_decoder(model: Transformer, cache: PagedCache) -> Decoder:
     return cpu_decoder(model, cache) or TorchDecoder(model, cache)
+
+
+def _is_quantised(model: Transformer) -> bool:
+    return any(isinstance(weight, QuantizedTensor) for weight in model.parameters())
 
 
 def _nothing(_hidden_BTD: Tensor, _weight_VD: Tensor) -> None:
