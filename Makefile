@@ -41,10 +41,13 @@ benchmarks/peers/datatrove/.venv/.ready: benchmarks/peers/datatrove/requirements
 	$(@D)/bin/pip install --quiet --requirement $<
 	touch $@
 
-# llama.cpp, compiled for this CPU from its source: minutes, and only here; it needs a C++ compiler.
+# llama.cpp, compiled for this CPU from its source: minutes, and only here; it needs a C++ compiler. Without AMX,
+# which virtual machines announce and then stop the process for.
+NO_AMX := $(if $(filter x86_64,$(shell uname -m)),-mno-amx-tile -mno-amx-int8 -mno-amx-bf16)
 benchmarks/peers/llamacpp/.venv/.ready: benchmarks/peers/llamacpp/requirements.txt
 	$(PYTHON) -m venv $(@D)
-	CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF" $(@D)/bin/pip install --quiet --no-binary llama-cpp-python --requirement $<
+	CFLAGS="$(NO_AMX)" CXXFLAGS="$(NO_AMX)" CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF" \
+		$(@D)/bin/pip install --quiet --no-cache-dir --force-reinstall --no-binary llama-cpp-python --requirement $<
 	touch $@
 
 benchmarks/peers/%/.venv/.ready: benchmarks/peers/%/requirements.txt

@@ -83,9 +83,10 @@ def test_every_key_of_llama_cpp_is_there(trained: SentencePieceTokenizer, tmp_pa
 
 
 def test_rows_beyond_the_vocabulary_get_names_that_no_text_has(
-    trained: SentencePieceTokenizer, tmp_path: Path
+    trained: SentencePieceTokenizer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     back = round_trip(trained, tmp_path, vocab_size=416)
+    assert caplog.text == ""
     assert (back.vocab_size, back.piece(400), back.piece(415)) == (416, "[PAD400]", "[PAD415]")
     texts = [*TEXTS, "[PAD400] and [PAD415]"]
     assert back.encode_batch(texts) == trained.encode_batch(texts)

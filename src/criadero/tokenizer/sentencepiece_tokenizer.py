@@ -8,6 +8,7 @@ Both forms of a `tokenizer.model` are kept: the bytes as found, which `save` wri
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,7 @@ def _fast_encoder(model: bytes) -> Callable[[str], list[int]] | None:
     try:
         from kitoken import Kitoken
 
+        _quieten_kitoken()
         with native_faults("kitoken cannot read this vocabulary"):
             encode = Kitoken.from_sentencepiece(model).encode
     except (ImportError, TokenizerError) as problem:
@@ -195,6 +197,13 @@ def _fast_encoder(model: bytes) -> Callable[[str], list[int]] | None:
         return encode(text, False)
 
     return fast
+
+
+def _quieten_kitoken() -> None:
+    """Let kitoken speak of errors only, unless somebody chose otherwise: it warns of each unused piece."""
+    log = logging.getLogger("kitoken")
+    if log.level == logging.NOTSET:
+        log.setLevel(logging.ERROR)
 
 
 def _without_control_text(proto: Any, model: bytes) -> bytes:
