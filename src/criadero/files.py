@@ -45,6 +45,16 @@ def fsync(path: Path) -> None:
         os.close(descriptor)
 
 
+def require_new(path: Path) -> None:
+    """Check that a file that a user wants written is not there yet.
+
+    Raises:
+        RunError: it is.
+    """
+    if path.exists():
+        raise RunError(f"`{path}` exists already", hint="choose another output file or remove this one")
+
+
 @contextmanager
 def atomic_large_write(path: Path) -> Iterator[IO[bytes]]:
     """`atomic_write` of a new file that a user named and that may not fit.
@@ -53,8 +63,7 @@ def atomic_large_write(path: Path) -> Iterator[IO[bytes]]:
         RunError: `path` exists already, or nothing can be written beside it.
         ResourceError: the disk is full.
     """
-    if path.exists():
-        raise RunError(f"`{path}` exists already", hint="choose another output file or remove this one")
+    require_new(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary_path(path).touch()

@@ -23,6 +23,8 @@ from criadero.cli import (
     generate,
     import_,
     ngram,
+    perplexity,
+    quantize,
     runs,
     samples,
     shards,
@@ -71,6 +73,8 @@ app.command("generate")(generate.generate)
 app.command("chat")(chat.chat)
 app.command("import")(import_.import_)
 app.command("export")(export.export)
+app.command("quantize")(quantize.quantize)
+app.command("perplexity")(perplexity.perplexity)
 
 
 class _Terminated(BaseException):

@@ -42,14 +42,14 @@ def perplexity(
 
     text = scoring.read_text(file)
     opened = load_generator(model, device=device, dtype=dtype)
-    with ScoringDisplay("scored") as display:
+    with ScoringDisplay() as display:
         score = scoring.perplexity(
             opened.generator.model,
             opened.generator.tokenizer,
             text,
             context=context,
             stride=stride,
-            on_progress=display.show,
+            on_progress=lambda done, total: display.show("scored", done, total),
         )
     if json:
         print_json(asdict(score))
@@ -63,14 +63,13 @@ def perplexity(
 class ScoringDisplay(LiveDisplay):
     """Used with `with`: says how many tokens are done, on a terminal in place, elsewhere now and then."""
 
-    def __init__(self, what: str) -> None:
-        self._what = what
+    def __init__(self) -> None:
         self._live = sys.stderr.isatty() and logger.isEnabledFor(logging.INFO)
         self._last = time.monotonic()
 
-    def show(self, done: int, total: int) -> None:
+    def show(self, what: str, done: int, total: int) -> None:
         """Show the progress if what was shown before is old enough."""
-        line = f"{self._what} {done:,}/{total:,} tokens ({100 * done / total:.0f}%)"
+        line = f"{what}: {done:,}/{total:,} tokens ({100 * done / total:.0f}%)"
         if self._live:
             live_line.show(line)
         elif time.monotonic() - self._last >= _SECONDS_BETWEEN_LINES:

@@ -61,7 +61,10 @@ def _detect_file(path: Path) -> Found:
             f"`{path}` holds weights without a config",
             hint=f"give the folder it lies in: `{path.parent}`",
         )
-    raise FormatError(f"`{path}` is not a GGUF file: it starts with {start!r}, b'GGUF' expected")
+    raise FormatError(
+        f"`{path}` is not a GGUF file: it starts with {start!r}, b'GGUF' expected",
+        hint="a model is a folder with weights, a run, a checkpoint or a .gguf file",
+    )
 
 
 def _detect_folder(path: Path) -> Found:

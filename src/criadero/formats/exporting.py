@@ -65,7 +65,12 @@ def export_huggingface(
 
 
 def export_gguf(
-    source: Path, path: Path, *, facts_of: Callable[[StoredModel], TrainingFacts], dtype: str = "f16"
+    source: Path,
+    path: Path,
+    *,
+    facts_of: Callable[[StoredModel], TrainingFacts],
+    dtype: str = "f16",
+    ends_dtype: str | None = None,
 ) -> Exported:
     """Write the model at `source` as a GGUF file.
 
@@ -73,6 +78,7 @@ def export_gguf(
         path: must not exist, nor lie inside the source.
         facts_of: finds what is known of how the model was made; the licence goes into the file.
         dtype: one of `criadero.formats.gguf_write.GGUF_DTYPES`, for the matrices.
+        ends_dtype: another one for embedding and output; None for the same.
 
     Raises:
         FormatError, CheckpointError, TokenizerError: as `open_model`; llama.cpp would encode text
@@ -91,6 +97,7 @@ def export_gguf(
         name=model_name(stored),
         tokenizer=tokenizer,
         licence=facts_of(stored).licence,
+        ends_dtype=ends_dtype,
     )
     kind = None if tokenizer is None else tokenizer.kind
     return _exported(stored, path, "gguf", dtype=dtype, tokenizer=kind)

@@ -41,6 +41,7 @@ from criadero.notices import say_once
 from criadero.tokenizer.tokenizer import Tokenizer
 
 _ROPE_FACTORS = "rope_freqs.weight"
+_ENDS = ("embedding.weight", "output.weight")
 _FLOAT16_MAX = 65504.0
 _FREE_BYTES = 32_000_000  # room for the header and for what else is written meanwhile
 
@@ -83,6 +84,7 @@ def write_gguf(
     name: str,
     tokenizer: Tokenizer | None,
     licence: str | None = None,
+    ends_dtype: str | None = None,
 ) -> None:
     """Write a model as a GGUF file, which appears whole or not at all.
 
@@ -94,13 +96,14 @@ def write_gguf(
         name: what the model is called inside.
         tokenizer: None for a file that takes token ids only.
         licence: of the weights, None if it is not known.
+        ends_dtype: like `dtype`, for embedding and output; None for the same.
 
     Raises:
         FormatError: llama.cpp would compute something else, or a value does not fit into `dtype`.
         RunError: `path` exists, or cannot be written.
         ResourceError: the disk has no room.
     """
-    plan = _plan(stored, _TYPES[dtype][0])
+    plan = _plan(stored, _TYPES[dtype][0], ends=_TYPES[ends_dtype or dtype][0])
     keys = _general_keys(dtype, name=name, licence=licence) | _model_keys(stored.config)
     vocabulary = vocabulary_keys(tokenizer, vocab_size=stored.config.vocab_size)
     keys |= {f"tokenizer.ggml.{key}": value for key, value in vocabulary.items()}
@@ -119,13 +122,13 @@ def write_gguf(
             _append(stream, _values(stored.tensors[tensor.ours], tensor, stored.config))
 
 
-def _plan(stored: StoredModel, wanted: GGMLQuantizationType) -> list[_Planned]:
+def _plan(stored: StoredModel, wanted: GGMLQuantizationType, *, ends: GGMLQuantizationType) -> list[_Planned]:
     held = Counter(tensor.blocks.type if tensor.blocks else "" for tensor in _matrices(stored))
     keeps_blocks = bool(held) and held.most_common(1)[0][0] == wanted.name
     plan = []
     for ours, tensor in stored.tensors.items():
         is_matrix = len(tensor.shape) > 1
-        chosen = wanted if is_matrix else GGMLQuantizationType.F32
+        chosen = (ends if ours in _ENDS else wanted) if is_matrix else GGMLQuantizationType.F32
         if is_matrix and tensor.blocks is not None and keeps_blocks:
             chosen = GGMLQuantizationType[tensor.blocks.type]
         elif tensor.shape[-1] % GGML_QUANT_SIZES[chosen][0]:
