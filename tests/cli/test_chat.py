@@ -14,7 +14,6 @@ from typer.testing import CliRunner
 
 from criadero.cli import chat as verb
 from criadero.cli.chat import chat
-from criadero.cli.line_history import LineHistory
 from criadero.cli.turns import Turns
 from criadero.errors import FormatError, TokenizerError
 from criadero.generate.chat import Conversation
@@ -77,10 +76,14 @@ def test_an_unknown_template_is_refused_and_can_be_replaced(folder, tmp_path):
 
 def test_a_conversation_that_is_too_long_gets_a_clear_message(tmp_path):
     save_random_model(tmp_path / "model", context=24)
-    result = run(tmp_path / "model", *GREEDY, "--max-tokens", "2", input="fox " * 50 + "\n/clear\nfox\n")
+    long = "fox " * 50 + "\n"
+    alone = run(tmp_path / "model", *GREEDY, "--max-tokens", "2", input=long)
+    assert "/clear" not in alone.stderr
+    result = run(tmp_path / "model", *GREEDY, "--max-tokens", "2", input=f"fox\n{long}/clear\nfox\n")
     assert "the model's context holds 24" in result.stderr
+    assert "shorten the prompt" in result.stderr
     assert "/clear" in result.stderr
-    assert result.stdout  # the short line after it was answered
+    assert len(result.stdout.splitlines()) >= 2  # the short lines before and after it were answered
 
 
 def test_a_pipe_gets_one_json_object_for_each_answer(folder):
@@ -118,10 +121,14 @@ class Lines:
     def isatty(self):
         return self.terminal
 
+    @property
+    def buffer(self):
+        return self
+
     def readline(self):
         step = self.steps.pop(0) if self.steps else ""
         if isinstance(step, str):
-            return step
+            return step.encode(errors="surrogateescape")
         raise step
 
 
@@ -133,7 +140,7 @@ def talk(monkeypatch, *steps, answers=("one", "two", "three"), terminal=True, **
     model = ScriptedConversation(answers)
     model.tokenizer = None
     conversation = Conversation(model, "chatml", system="Be brief.")
-    session = verb._Session(conversation, SamplingConfig(**sampling), Turns(LineHistory(None)), as_json=False)
+    session = verb._Session(conversation, SamplingConfig(**sampling), Turns(None), as_json=False)
     session.talk()
     return [(turn.role, turn.content) for turn in conversation.messages[1:]], model
 
@@ -160,6 +167,17 @@ def test_ctrl_c_in_an_answer_keeps_what_was_written_and_goes_on(monkeypatch, cap
 def test_ctrl_c_ends_a_session_that_nobody_sits_at(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         talk(monkeypatch, "go\n", "on\n", answers=("stop", "two"), terminal=False)
+
+
+def test_bytes_that_are_no_text_cost_one_turn(monkeypatch, capsys):
+    said, _ = talk(monkeypatch, "hi\udcff\n", "hi\r\n")
+    assert said == [("user", "hi"), ("assistant", "one")]
+    assert "not UTF-8: character 2" in capsys.readouterr().err
+
+
+def test_a_closed_stdin_is_the_end_of_the_conversation(monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)
+    assert Turns(None).read() is None
 
 
 def test_undo_and_retry_replace_the_last_turn(monkeypatch):

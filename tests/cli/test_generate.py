@@ -97,8 +97,10 @@ def test_without_a_prompt_a_terminal_is_not_waited_for():
 
 
 def test_a_prompt_that_is_not_utf_8_is_an_error(saved):
-    with pytest.raises(DataError, match="byte 3 "):
+    with pytest.raises(DataError, match="stdin is not UTF-8: character 3 "):
         run(saved[0], "-", *GREEDY, input=b"abc\xff")
+    with pytest.raises(DataError, match="PROMPT is not UTF-8: character 2 "):
+        run(saved[0], "ü \udcff", *GREEDY)
 
 
 def test_the_continuation_is_utf_8_whatever_the_locale_says(saved):
@@ -115,6 +117,12 @@ def test_no_control_character_reaches_a_terminal(monkeypatch, capsys):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     print_text("a\x1b[2Jb\tc\r\nd\x9b")
     assert capsys.readouterr().out == "a\ufffd[2Jb\tc\ufffd\nd\ufffd"
+
+
+def test_closed_streams_are_said(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(OSError, match="stdout is closed"):
+        print_text("a")
 
 
 def start(folder, *arguments, **options):

@@ -5,7 +5,6 @@ Ctrl-C stops an answer, Ctrl-D leaves. From a pipe it is the same without prompt
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -23,10 +22,11 @@ from criadero.cli.generate import (
     TopK,
     TopP,
     as_values,
+    check_text,
     given_options,
     print_token,
 )
-from criadero.cli.line_history import LineHistory, history_path
+from criadero.cli.line_history import history_path
 from criadero.cli.output import print_json, print_text
 from criadero.cli.turns import Turn, Turns
 
@@ -81,7 +81,7 @@ def chat(
     conversation = Conversation(
         opened.generator, choose_template(opened.loaded, wanted=template), system=system
     )
-    turns = Turns(LineHistory(None if no_history or not sys.stdin.isatty() else history_path()))
+    turns = Turns(None if no_history else history_path())
     _Session(conversation, sampling, turns, as_json=json).talk()
 
 
@@ -127,9 +127,12 @@ class _Session:
         except UsageError as problem:
             typer.echo(f"error: {problem}", err=True)
         except DataError as problem:
-            typer.echo(f"error: {problem.message}\nhint: /clear begins a new conversation", err=True)
+            typer.echo(f"error: {problem}", err=True)
+            if any(message.role == "user" for message in self._conversation.messages):
+                typer.echo("hint: /clear begins a new conversation", err=True)
 
     def _answer(self, text: str) -> None:
+        check_text(text, "this turn")
         on_token = None if self._as_json else print_token
         self._show(self._conversation.answer(text, self._sampling, on_token=on_token))
 

@@ -100,17 +100,28 @@ def given_options(**options: Any) -> dict[str, Any]:
 def _prompt_text(prompt: str | None, stdin: TextIO | None) -> str:
     """Return the prompt, from stdin where that is meant."""
     if prompt is not None and prompt != "-":
+        check_text(prompt, "PROMPT")
         return prompt
     if stdin is None or (prompt is None and stdin.isatty()):
         raise UsageError("there is no PROMPT", hint="put it behind the MODEL in quotes, or pipe it in")
+    text = stdin.buffer.read().decode(errors="surrogateescape")
+    check_text(text, "stdin")
+    return text.removesuffix("\n").removesuffix("\r") if text.endswith("\r\n") else text.removesuffix("\n")
+
+
+def check_text(text: str, name: str) -> None:
+    """Refuse what was no UTF-8 when it was read, which Python keeps as lone surrogates.
+
+    Raises:
+        DataError: naming where.
+    """
     try:
-        text = stdin.buffer.read().decode()
-    except UnicodeDecodeError as problem:
+        text.encode()
+    except UnicodeEncodeError as problem:
         raise DataError(
-            f"stdin is not UTF-8: byte {problem.start:,} cannot be read",
+            f"{name} is not UTF-8: character {problem.start:,} cannot be read",
             hint="convert it, such as with `iconv`",
         ) from None
-    return text.removesuffix("\n").removesuffix("\r") if text.endswith("\r\n") else text.removesuffix("\n")
 
 
 def print_token(token: Token) -> None:

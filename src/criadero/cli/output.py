@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -25,6 +26,8 @@ def print_json(value: Any) -> None:
 
 def print_text(text: str) -> None:
     """Print text as it comes, in UTF-8 whatever the locale says; no control character reaches a terminal."""
+    if sys.stdout is None:
+        raise OSError(errno.EBADF, "stdout is closed")
     if sys.stdout.isatty():
         text = _CONTROL.sub("\ufffd", text)
     data = text.encode(errors="replace")

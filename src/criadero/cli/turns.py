@@ -11,12 +11,12 @@ import contextlib
 import re
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 
 import typer
 
 from criadero.cli.line_history import LineHistory
-from criadero.errors import DataError
 
 FENCE = '"""'
 PROMPT = "> "
@@ -45,20 +45,21 @@ class Turns:
     """Turns from stdin.
 
     Args:
-        history: lines of earlier sessions; new ones are added to it. Used at a terminal only.
+        history_path: lines of earlier sessions, to which new ones are added; None for none. Used at a
+            terminal only.
     """
 
-    def __init__(self, history: LineHistory) -> None:
+    def __init__(self, history_path: Path | None) -> None:
         self.at_terminal = sys.stdin is not None and sys.stdin.isatty()
-        self._history = history
-        self._readline = _set_up_readline(history) if self.at_terminal and sys.stdout.isatty() else None
+        is_edited = self.at_terminal and sys.stdout is not None and sys.stdout.isatty()
+        self._history = LineHistory(history_path if is_edited else None)
+        self._readline = _set_up_readline(self._history) if is_edited else None
 
     def read(self) -> Turn | None:
-        """Return the next turn, None at the end of the input.
+        """Return the next turn, None at the end of the input; bytes that are not UTF-8 are lone surrogates.
 
         Raises:
             KeyboardInterrupt: Ctrl-C; what was begun is dropped.
-            DataError: the input is not UTF-8.
         """
         line = self._line(PROMPT)
         if line is None:
@@ -99,11 +100,8 @@ class Turns:
         if self.at_terminal:
             sys.stderr.write(prompt)
             sys.stderr.flush()
-        try:
-            line = sys.stdin.readline()
-        except UnicodeDecodeError:
-            raise DataError("stdin is not UTF-8", hint="convert it, for example with `iconv`") from None
-        return line.removesuffix("\n") if line else None
+        line = sys.stdin.buffer.readline().decode(errors="surrogateescape")
+        return line.removesuffix("\n").removesuffix("\r") if line else None
 
 
 def _set_up_readline(history: LineHistory) -> ModuleType | None:
