@@ -101,3 +101,7 @@ def test_models_are_loaded_and_imported_by_path_and_dtype_name(tiny: TinyRun, tm
     assert api.load_model(str(tmp_path / "b")).model.norm.weight.dtype.is_floating_point
     with pytest.raises(UsageError, match="unknown dtype `fp8`"):
         api.load_model(tmp_path / "b", dtype="fp8")
+    assert api.export_model(str(model), "gguf", str(tmp_path / "c.gguf")).dtype == "f16"
+    assert api.load_model(tmp_path / "c.gguf").config == api.load_model(model).config
+    with pytest.raises(UsageError, match="`onnx` is not known"):
+        api.export_model(model, "onnx", tmp_path / "d")

@@ -15,12 +15,15 @@ import torch
 from criadero import config as configuration
 from criadero.corpus.extra import require_extra
 from criadero.errors import FormatError, UsageError
+from criadero.formats.exporting import Exported
+from criadero.formats.exporting import export_model as _export_model
 from criadero.formats.importing import DTYPES, Imported
 from criadero.formats.importing import import_model as _import_model
 from criadero.formats.load import LoadedModel, load_tokenizer
 from criadero.formats.load import load_model as _load_model
 from criadero.generate.engine import Completion, Generator
 from criadero.generate.sampling import SamplingConfig
+from criadero.report.model_facts import training_facts
 from criadero.shards.config import ShardConfig
 from criadero.shards.manifest import BuildManifest
 from criadero.shards.write import build_from_files
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = [
     "build_corpus",
     "build_shards",
+    "export_model",
     "generate",
     "import_model",
     "load_model",
@@ -130,6 +134,18 @@ def import_model(source: str | Path, out: str | Path, *, dtype: str | None = Non
         dtype: float32, bfloat16 or float16; None keeps what is stored, float16 for quantised weights.
     """
     return _import_model(Path(source), Path(out), dtype=None if dtype is None else _dtype(dtype))
+
+
+def export_model(source: str | Path, form: str, out: str | Path, *, dtype: str | None = None) -> Exported:
+    """Write a MODEL for other programs; the source is only read.
+
+    Args:
+        form: hf for a Hugging Face folder with a model card, gguf for a file that llama.cpp runs.
+        out: folder or file to make.
+        dtype: hf: float32, bfloat16 or float16, None keeps what is stored; gguf: f32, f16, bf16, q8_0, q4_0
+            or q4_1, None is f16.
+    """
+    return _export_model(Path(source), form, Path(out), facts_of=training_facts, dtype=dtype)
 
 
 def _dtype(name: str) -> torch.dtype:

@@ -1,7 +1,7 @@
 """A MODEL written for other programs: as a Hugging Face folder with a card, or as a GGUF file.
 
-Entry points: `export_huggingface` and `export_gguf`. One tensor is in memory at a time, nothing is fetched,
-and what is written appears whole or not at all.
+Entry points: `export_model`, and `export_huggingface` and `export_gguf` behind it. One tensor is in memory at
+a time, nothing is fetched, and what is written appears whole or not at all.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from pathlib import Path
 import torch
 
 from criadero import files
-from criadero.formats.gguf_write import write_gguf
-from criadero.formats.importing import require_outside, write_folder
+from criadero.errors import UsageError
+from criadero.formats.gguf_write import GGUF_DTYPES, write_gguf
+from criadero.formats.importing import DTYPES, require_outside, write_folder
 from criadero.formats.load import open_model, tokenizer_of
 from criadero.formats.model_card import TrainingFacts, model_card
 from criadero.formats.stored import StoredModel
 
+_PRECISIONS = {"hf": tuple(DTYPES), "gguf": GGUF_DTYPES}
 _FOLDERS_OF_A_RUN = ("model", "checkpoints")
 
 
@@ -34,6 +36,35 @@ class Exported:
     parameters: int
     size_bytes: int
     tokenizer: str | None
+
+
+def export_model(
+    source: Path,
+    form: str,
+    out: Path,
+    *,
+    facts_of: Callable[[StoredModel], TrainingFacts],
+    dtype: str | None = None,
+) -> Exported:
+    """Write the model at `source` in a form given by name, as users name it.
+
+    Args:
+        form: hf or gguf.
+        dtype: the name of a precision of that form; None keeps what is stored (hf), or is f16 (gguf).
+
+    Raises:
+        UsageError: no such form or precision; and all of `export_huggingface` and `export_gguf`.
+    """
+    if form not in _PRECISIONS:
+        raise UsageError(f"the format `{form}` is not known", hint=f"choose one of {', '.join(_PRECISIONS)}")
+    if dtype is not None and dtype not in _PRECISIONS[form]:
+        raise UsageError(
+            f"`--dtype {dtype}` is not a precision of the format {form}",
+            hint=f"choose one of {', '.join(_PRECISIONS[form])}",
+        )
+    if form == "gguf":
+        return export_gguf(source, out, facts_of=facts_of, dtype=dtype or "f16")
+    return export_huggingface(source, out, facts_of=facts_of, dtype=None if dtype is None else DTYPES[dtype])
 
 
 def export_huggingface(
