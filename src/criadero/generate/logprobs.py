@@ -94,7 +94,8 @@ def _adjusted(logits_BV: Tensor, sequences: Sequence[Chooser]) -> Tensor:
 
 def _logprobs(logits_BV: Tensor, ids_B: Tensor) -> Tensor:
     """Return the log-probability of one id in each row, float32 (B)."""
-    return logits_BV.gather(-1, ids_B.unsqueeze(-1)).squeeze(-1) - logits_BV.logsumexp(dim=-1)
+    # All of them, because this is one pass on the CPU; `logsumexp` takes several.
+    return logits_BV.log_softmax(dim=-1).gather(-1, ids_B.unsqueeze(-1)).squeeze(-1)
 
 
 def _tops(logits_BV: Tensor, counts: Sequence[int]) -> list[TopLogprobs]:
