@@ -47,6 +47,20 @@ def test_quantised_matrices_kept_as_they_are_equal_the_dequantised_model(name: s
     torch.testing.assert_close(logits(kept), logits(plain))
 
 
+def test_a_model_of_k_quants_is_read_both_ways(tmp_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    model = random_llama(hidden_size=256, intermediate_size=256, num_attention_heads=4)
+    write_gguf(path, model, lambda name: Quantization.Q2_K if "ffn" in name else Quantization.Q4_K)
+    plain, kept = load_model(path).model, load_model(path, keep_quantized=True).model
+    for name, expected in plain.named_parameters():
+        found = kept.get_parameter(name)
+        values = found.dequantize() if isinstance(found, QuantizedTensor) else found.data
+        # The blocks are of random bytes, so that some scales are not finite.
+        torch.testing.assert_close(values, expected.data, rtol=0, atol=0, equal_nan=True)
+    assert kept.layers[0].feed_forward.down_proj.weight.group == 16
+    assert kept.layers[0].attention.q_proj.weight.group == 32
+
+
 def test_floats_are_not_quantised_when_asked_to_keep(tmp_path: Path) -> None:
     write_gguf(tmp_path / "m.gguf", random_llama(), Quantization.F16)
     model = load_model(tmp_path / "m.gguf", keep_quantized=True).model
