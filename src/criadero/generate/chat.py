@@ -72,7 +72,7 @@ class Conversation:
         self.messages = self._opening
 
     def undo(self) -> str | None:
-        """Forget the last turn of the user and what was answered; return what the user said, None if nothing."""
+        """Forget the last turn of the user and what was answered; return what the user said, if anything."""
         said = [at for at, message in enumerate(self.messages) if message.role == "user"]
         if not said:
             return None
