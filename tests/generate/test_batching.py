@@ -1,9 +1,11 @@
 """Batched continuations: equal to those made one by one, whatever joins, leaves or is set back."""
 
+import re
+
 import pytest
 import torch
 
-from criadero.errors import DataError, NumericsError, ResourceError
+from criadero.errors import DataError, NumericsError, ResourceError, UsageError
 from criadero.generate.engine import Engine, Generator, Request, Ticket
 from criadero.generate.sampling import SamplingConfig
 from criadero.model.config import ModelConfig
@@ -399,13 +401,50 @@ def test_a_cache_stays_within_its_bytes():
         engine_of(cache_bytes=12_000)
 
 
-def test_biases_of_unknown_tokens_are_refused():
-    for bias in ({259: 1.0}, {-1: 1.0}, {65: float("nan")}):
-        with pytest.raises(DataError, match="logit_bias"):
-            engine_of().submit(greedy(HEAD, logit_bias=bias))
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"logit_bias": {300: 1.0}}, "logit_bias has 1.0 for id 300"),
+        ({"logit_bias": {5: float("nan")}}, "logit_bias has nan"),
+        ({"logit_bias": {5: 1e300}}, "values -100 to 100"),
+        ({"logprobs": -1}, "logprobs is -1, 0 to 20"),
+        ({"logprobs": 21}, "logprobs is 21, 0 to 20"),
+    ],
+)
+def test_what_no_step_could_do_is_refused_when_it_comes(options, words):
+    engine = engine_of()
+    with pytest.raises(DataError, match=re.escape(words)):
+        engine.submit(greedy([1, 2], **options))
+    assert not engine.has_work
 
 
-@pytest.mark.usefixtures("_each_decoder")
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_batch": 0},
+        {"prefill_tokens": 0},
+        {"cache_tokens": -5},
+        {"cache_tokens": None},
+        {"cache_bytes": 10**6, "cache_tokens": 64},
+    ],
+)
+def test_an_engine_that_could_do_nothing_is_refused(options):
+    with pytest.raises(UsageError):
+        Engine(tiny_model(), byte_tokenizer(), **{"cache_tokens": 64, **options})
+
+
+def test_a_cache_for_which_there_is_no_memory_is_one_clear_error():
+    with pytest.raises(ResourceError, match="no memory for a cache of"):
+        engine_of(cache_tokens=10**13)
+
+
+def test_a_prompt_is_any_sequence_of_ids_and_is_copied():
+    ids = [BOS, 5, 6]
+    request = greedy(ids)
+    ids.append(7)
+    assert request.prompt_ids == (BOS, 5, 6) == greedy(torch.tensor([BOS, 5, 6])).prompt_ids
+
+
 def test_a_sequence_without_numbers_ends_and_the_others_go_on(expected):
     model = tiny_model(max_seq_len=CONTEXT)
     with torch.no_grad():

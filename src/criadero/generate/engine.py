@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from criadero.errors import NumericsError, ResourceError
+from criadero.errors import NumericsError, ResourceError, UsageError
 from criadero.generate.continuation import Continuation
 from criadero.generate.cpu_kernel import cpu_decoder
 from criadero.generate.decode import Decoder, TorchDecoder, last_logits, prefill
@@ -68,7 +68,8 @@ class Engine:
 
     Raises:
         FormatError: the tokenizer has ids that the model does not know.
-        ResourceError: `cache_bytes` holds nothing.
+        UsageError: a number is below 1, or not exactly one size of the cache is given.
+        ResourceError: `cache_bytes` holds nothing, or there is no memory for the cache.
     """
 
     def __init__(
@@ -82,6 +83,11 @@ class Engine:
         prefill_tokens: int = 256,
     ) -> None:
         check_vocabulary(model, tokenizer)
+        if min(max_batch, prefill_tokens) < 1:
+            raise UsageError(
+                f"max_batch is {max_batch}, prefill_tokens {prefill_tokens}; both are 1 or more",
+                hint="leave them out for the usual values",
+            )
         self.model = model
         self.tokenizer = tokenizer
         self.counts = EngineCounts()
@@ -336,12 +342,16 @@ class Engine:
 
 
 def _new_cache(model: Transformer, *, cache_bytes: int | None, cache_tokens: int | None) -> PagedCache:
-    assert (cache_bytes is None) != (cache_tokens is None), "one of cache_bytes and cache_tokens"
+    if (cache_bytes is None) == (cache_tokens is None) or min(cache_bytes or 1, cache_tokens or 1) < 1:
+        raise UsageError(
+            f"cache_bytes is {cache_bytes}, cache_tokens {cache_tokens}; one of them, 1 or more, is expected",
+            hint="say how much memory the cache may take, or how many tokens it is to hold",
+        )
     weight = model.norm.weight  # matrices may be quantised
     dtype, device = weight.dtype, weight.device
     if cache_bytes is not None:
         return PagedCache.within(model.config, cache_bytes=cache_bytes, dtype=dtype, device=device)
-    num_blocks = blocks_for(max(1, cache_tokens or 0)) + 1
+    num_blocks = blocks_for(cache_tokens or 1) + 1
     return PagedCache(model.config, num_blocks=num_blocks, dtype=dtype, device=device)
 
 

@@ -55,6 +55,9 @@ class PagedCache:
         config: the model's sizes.
         num_blocks: with block 0, at least 2; `within` derives it from bytes.
         dtype, device: those of the model's activations.
+
+    Raises:
+        ResourceError: there is no memory for it.
     """
 
     def __init__(
@@ -68,8 +71,14 @@ class PagedCache:
         assert num_blocks >= 2
         shape = (config.num_layers, num_blocks, config.num_kv_heads, BLOCK_TOKENS, config.head_dim)
         # Zeros, because attention multiplies what it masks by 0, and 0 * NaN is NaN.
-        self.keys = torch.zeros(shape, dtype=dtype, device=device)
-        self.values = torch.zeros(shape, dtype=dtype, device=device)
+        try:
+            self.keys = torch.zeros(shape, dtype=dtype, device=device)
+            self.values = torch.zeros(shape, dtype=dtype, device=device)
+        except RuntimeError as problem:  # torch's class for this on every device
+            raise ResourceError(
+                f"no memory for a cache of {num_blocks * block_bytes(config, dtype):,} bytes",
+                hint="give the cache fewer tokens",
+            ) from problem
         self.num_blocks = num_blocks
         self._holders = [0] * num_blocks
         self._unused = list(range(num_blocks - 1, 0, -1))

@@ -6,12 +6,13 @@ Entry points: `check_vocabulary` once, `check_request` for each request; `answer
 
 from __future__ import annotations
 
-import math
-
 from criadero.errors import DataError, FormatError
 from criadero.generate.request import Request
 from criadero.model.transformer import Transformer
 from criadero.tokenizer.tokenizer import Tokenizer
+
+# The limits of OpenAI's API.
+_MOST_LOGPROBS, _MOST_BIAS = 20, 100
 
 
 def check_vocabulary(model: Transformer, tokenizer: Tokenizer) -> None:
@@ -31,7 +32,8 @@ def check_request(request: Request, model: Transformer, tokenizer: Tokenizer) ->
     """Refuse what the model cannot continue.
 
     Raises:
-        DataError: the prompt is empty, longer than the context, or an id is not known to the model.
+        DataError: the prompt is empty, longer than the context, an id is not known to the model, or
+            `logprobs` or a value of `logit_bias` is out of bounds.
     """
     ids, context, known = request.prompt_ids, model.config.max_seq_len, model.config.vocab_size
     if not ids:
@@ -48,11 +50,15 @@ def check_request(request: Request, model: Transformer, tokenizer: Tokenizer) ->
             f"the prompt holds id {wrong}, the model knows 0 to {known - 1:,}",
             hint="encode the prompt with the model's own tokenizer",
         )
+    if not 0 <= request.logprobs <= _MOST_LOGPROBS:
+        raise DataError(
+            f"logprobs is {request.logprobs}, 0 to {_MOST_LOGPROBS} expected", hint="ask for fewer"
+        )
     for token_id, bias in request.logit_bias.items():
-        if not (0 <= token_id < tokenizer.vocab_size and math.isfinite(bias)):
+        if not (0 <= token_id < tokenizer.vocab_size and -_MOST_BIAS <= bias <= _MOST_BIAS):
             raise DataError(
                 f"logit_bias has {bias} for id {token_id}; ids are 0 to {tokenizer.vocab_size - 1:,}, "
-                "values are finite",
+                f"values -{_MOST_BIAS} to {_MOST_BIAS}",
                 hint="take ids from the model's own tokenizer, and -100 to forbid a token",
             )
 

@@ -30,11 +30,15 @@ class Request:
     end_ids: Collection[int] | None = None
     """Tokens that end the continuation; None for the tokenizer's end token."""
     logprobs: int = 0
-    """How many of the most likely tokens to report at each place."""
+    """How many of the most likely tokens to report at each place, at most 20."""
     prompt_logprobs: bool = False
     """Whether to report log-probabilities of the prompt too; it is then computed whole, cached or not."""
     logit_bias: Mapping[int, float] = field(default_factory=dict)
-    """Id to what is added to its logit before choosing."""
+    """Id to what is added to its logit before choosing, -100 to 100."""
+
+    def __post_init__(self) -> None:
+        # Its own copy: what is queued must not change, and arrays and tensors are sequences of ids too.
+        object.__setattr__(self, "prompt_ids", tuple(int(token_id) for token_id in self.prompt_ids))
 
 
 @dataclass(frozen=True)
