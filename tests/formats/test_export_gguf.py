@@ -105,6 +105,14 @@ def test_blocks_of_the_same_type_are_copied(dtype: str, tmp_path: Path) -> None:
         assert content(tmp_path / "m.gguf", tensor) == content(out, after[name]), name
 
 
+def test_rounding_blocks_a_second_time_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_gguf(tmp_path / "m.gguf", random_llama(), Quantization.Q4_1)
+    export(tmp_path / "m.gguf", tmp_path / "same.gguf", dtype="q4_1")
+    assert "loses more" not in caplog.text
+    export(tmp_path / "m.gguf", tmp_path / "other.gguf", dtype="q4_0")
+    assert "rounding it again, to q4_0, loses more" in caplog.text
+
+
 def unused_codes(path: Path) -> None:
     """Overwrite the codes of the first blocks of the embedding with ones in the middle of their range."""
     tensor = read_header(path).tensors["token_embd.weight"]

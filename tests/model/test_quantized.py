@@ -151,7 +151,7 @@ def test_a_transformer_of_quantised_matrices_equals_its_dequantised_twin():
 
 
 def test_what_is_not_defined_says_what_to_do():
-    with pytest.raises(NotImplementedError, match=r"dequantize\(\)"):
+    with pytest.raises(RuntimeError, match=r"dequantize\(\)"):
         quantize(random_weight(), bits=4) + 1
 
 
@@ -165,3 +165,11 @@ def test_parts_that_do_not_fit_are_refused():
     held = quantize(random_weight(), bits=8)
     with pytest.raises(ValueError, match=r"\(5, 6\) expected"):
         QuantizedTensor(held.codes, held.scales[:, :3], held.mins, bits=8, group=32)
+
+
+@pytest.mark.parametrize(
+    "weight", [quantize(torch.ones(2, 32), bits=4), torch.ones(0, 32), torch.ones(32)], ids=str
+)
+def test_what_is_no_float_matrix_is_not_quantised(weight):
+    with pytest.raises(ValueError, match="is no float matrix"):
+        quantize(weight, bits=4)

@@ -19,6 +19,7 @@ from criadero.formats.importing import DTYPES, require_outside, write_folder
 from criadero.formats.load import open_model, tokenizer_of
 from criadero.formats.model_card import TrainingFacts, model_card
 from criadero.formats.stored import StoredModel
+from criadero.notices import say_once
 
 _PRECISIONS = {"hf": tuple(DTYPES), "gguf": GGUF_DTYPES}
 _FOLDERS_OF_A_RUN = ("model", "checkpoints")
@@ -121,6 +122,11 @@ def export_gguf(
     require_outside(source, path)
     stored = open_model(source)
     tokenizer = tokenizer_of(stored)
+    if stored.is_quantized and dtype.startswith("q") and dtype.upper() not in stored.kind:
+        say_once(
+            f"`{source}` is a {stored.kind}: rounding it again, to {dtype}, loses more; "
+            "better begin with the model in float"
+        )
     write_gguf(
         stored,
         path,

@@ -146,9 +146,7 @@ class QuantizedTensor(torch.Tensor):
         if func is torch.ops.aten._to_copy.default:
             dtype = options.pop("dtype", None) or args[0].dtype
             return args[0]._with([func(part, **options) for part in args[0]._parts()], dtype)
-        raise NotImplementedError(
-            f"{func} is not defined for quantised weights; call dequantize() for a plain tensor"
-        )
+        raise RuntimeError(f"{func} is not defined for quantised weights; call dequantize() for a plain tensor")
 
 
 _SAME_FOR_EACH_PART = (
@@ -165,8 +163,10 @@ def quantize(weight: Tensor, *, bits: int, group: int = 32) -> QuantizedTensor:
     spread evenly about zero, as in Q8_0. Scales too large for float16 are kept in float32.
 
     Raises:
-        ValueError: I is no multiple of `group`, or `bits` or `group` are not ones that are held.
+        ValueError: it is no float matrix, I is no multiple of `group`, or `bits` or `group` are not held.
     """
+    if isinstance(weight, QuantizedTensor) or weight.ndim != 2 or not weight.numel():
+        raise ValueError(f"{tuple(weight.shape)} is no float matrix; of quantised ones take dequantize()")
     rows, columns = weight.shape
     if bits not in _BITS or group not in _GROUPS or columns % group:
         raise ValueError(f"{columns} columns of {bits} bits in groups of {group} are not held")
