@@ -146,7 +146,9 @@ class QuantizedTensor(torch.Tensor):
         if func is torch.ops.aten._to_copy.default:
             dtype = options.pop("dtype", None) or args[0].dtype
             return args[0]._with([func(part, **options) for part in args[0]._parts()], dtype)
-        raise RuntimeError(f"{func} is not defined for quantised weights; call dequantize() for a plain tensor")
+        raise RuntimeError(
+            f"{func} is not defined for quantised weights; call dequantize() for a plain tensor"
+        )
 
 
 _SAME_FOR_EACH_PART = (
