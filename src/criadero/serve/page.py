@@ -1,6 +1,6 @@
 """The chat page: a fixed set of packaged files, sent with headers that let nothing else run.
 
-Entry point: `add_page`, which `app.create_app` calls. The files are in page/ beside this module and are read once.
+Entry point: `add_page`, which `app.create_app` calls. The files are in page/ beside this module, read once.
 What a model writes is shown by page/markdown.js as text; the policy below is the second wall behind it.
 """
 

@@ -1,6 +1,6 @@
 """A server with the chat page and fixed answers, on a real socket; it remembers what it was asked.
 
-Entry point: `running()`. What the last message says decides the answer: `SCRIPT`, or "slow", "busy", "cut", ....
+Entry point: `running()`. The last message decides the answer: "slow", "cut", one of `replies`, or an echo.
 """
 
 from __future__ import annotations

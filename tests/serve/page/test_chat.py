@@ -6,6 +6,7 @@ import re
 
 import pytest
 from playwright.sync_api import Page, expect
+
 from serve.page.stub import Stub
 
 pytestmark = pytest.mark.xdist_group("page")

@@ -155,7 +155,7 @@ function retry(made) {
 function showProblem(problem, again) {
   const known = problem instanceof ServerError;
   if (!known) console.error(problem);
-  const wait = problem.retryAfter ? ` (the server proposes to wait ${problem.retryAfter} s)` : "";
+  const wait = problem.retryAfter ? ` The server proposes to wait ${problem.retryAfter} s.` : "";
   byId("problem-text").textContent = (known ? problem.message : "The page failed. Reload it.") + wait;
   byId("retry").onclick = () => {
     clearProblem();
