@@ -73,7 +73,7 @@ def test_a_table_has_its_head_and_rows(page: Page, step: int):
 @pytest.mark.parametrize(
     "unit",
     ["*", "_a", "**a ", "[", "[a](", "`", "`a``b", "> ",
-     "- a\n", "  - a\n", "|", "|-\n", 
+     "- a\n", "  - a\n", "|", "|-\n",
      "~", "a", "\n", " ", "h", "http://", "# # ", "\\", "(", "- "],
 )  # fmt: skip
 def test_no_text_takes_more_than_linear_time(page: Page, unit: str):
