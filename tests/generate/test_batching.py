@@ -462,3 +462,18 @@ def test_a_sequence_without_numbers_ends_and_the_others_go_on(expected):
     assert [[token.id for token in tokens[ticket]] for ticket in good] == expected[:3]
     assert engine.free_tokens == 256
     assert engine._cache.keys.isfinite().all()
+
+
+def test_an_engine_that_was_reset_in_the_middle_holds_nothing_and_answers_as_before(expected):
+    engine = engine_of(prefill_tokens=16)
+    for request in various_requests():
+        engine.submit(request)
+    for _ in range(9):
+        engine.step()
+    assert engine.num_running
+    assert engine.num_waiting
+    engine._cache.values[:] = float("nan")
+    engine.reset()
+    assert not engine.has_work
+    engine._cache.check([])
+    assert [[token.id for token in tokens] for tokens in run(engine, various_requests())] == expected

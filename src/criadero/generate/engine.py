@@ -95,7 +95,7 @@ class Engine:
         self._decoder = _new_decoder(model, self._cache)
         # What a kernel rounds to 8 bits it rounds alike wherever a prompt is cut, and it is quicker here.
         self._reads_by_step = _is_quantised(model) and not isinstance(self._decoder, TorchDecoder)
-        self._max_batch = max_batch
+        self.max_batch = max_batch
         self._prefill_tokens = prefill_tokens
         self._numbers = itertools.count()
         self._submitted: deque[Ticket] = deque()  # filled by any thread
@@ -176,6 +176,14 @@ class Engine:
                 self._remove(sequence)
                 self._cache.free(sequence.table)
 
+    def reset(self) -> None:
+        """Drop every request and all that is cached, after `step` raised; the tickets are never finished."""
+        self._submitted.clear()
+        self._waiting.clear()
+        self._decoding.clear()
+        self._reading = None
+        self._cache.clear()
+
     def _remove(self, sequence: Continuation) -> None:
         """Take a sequence out of whatever it is in."""
         if sequence is self._reading:
@@ -244,7 +252,7 @@ class Engine:
 
     def _admit(self) -> Continuation | None:
         """Find room for the oldest waiting sequence, all of its tokens so far; None to let it wait."""
-        if not self._waiting or len(self._decoding) >= self._max_batch:
+        if not self._waiting or len(self._decoding) >= self.max_batch:
             return None
         sequence = self._waiting[0]
         covered = 0

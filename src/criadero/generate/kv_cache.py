@@ -80,6 +80,10 @@ class PagedCache:
                 hint="give the cache fewer tokens",
             ) from problem
         self.num_blocks = num_blocks
+        self._forget_all()
+
+    def _forget_all(self) -> None:
+        num_blocks = self.num_blocks
         self._holders = [0] * num_blocks
         self._unused = list(range(num_blocks - 1, 0, -1))
         self._idle: OrderedDict[int, None] = OrderedDict()  # held by nobody, known by tokens; oldest first
@@ -189,6 +193,12 @@ class PagedCache:
         self.keys[:, own] = 0
         self.values[:, own] = 0
         self.free(table)
+
+    def clear(self) -> None:
+        """Forget all there is: every block is free and zero, tables of before are void."""
+        self.keys.zero_()
+        self.values.zero_()
+        self._forget_all()
 
     def _hold(self, block: int) -> None:
         self._holders[block] += 1

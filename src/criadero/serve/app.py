@@ -1,0 +1,92 @@
+"""The routes of the server: what models there are, how it is, answers, and the chat page.
+
+Entry point: `create_app`. Each route also answers without `/v1`, as some clients leave it out. Whatever goes
+wrong is answered in the protocol's JSON, an unknown path too.
+"""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from criadero.serve.errors import ApiError
+from criadero.serve.limits import Limits
+from criadero.serve.model import ServedModel
+from criadero.serve.page import add_page
+from criadero.serve.worker import Worker
+
+
+def create_app(worker: Worker, *, limits: Limits) -> FastAPI:  # noqa: ARG001
+    """Return the application that answers with the worker's model; the worker is started by others."""
+    # Its pages of documentation would load scripts from elsewhere.
+    app = FastAPI(title="criadero", openapi_url=None, redirect_slashes=False)
+    _add_state(app, worker)
+    add_page(app)
+    app.add_exception_handler(ApiError, _refused)
+    app.add_exception_handler(HTTPException, _not_routed)
+    app.add_exception_handler(Exception, _failed)
+    return app
+
+
+def _add_state(app: FastAPI, worker: Worker) -> None:
+    """Add what says how the server is and what it serves."""
+
+    async def health(_request: Request) -> Response:
+        if worker.state == "ready":
+            return JSONResponse({"status": "ok"})
+        worker.model  # noqa: B018  raises what is to be said
+        raise AssertionError
+
+    async def models(_request: Request) -> Response:
+        return JSONResponse({"object": "list", "data": [_entry(worker.model)]})
+
+    async def one_model(request: Request) -> Response:
+        served, asked = worker.model, request.path_params["name"]
+        if asked != served.name:
+            raise ApiError(
+                f"The model {asked!r} is not served here. The one that is: {served.name!r}.",
+                status=404,
+                param="model",
+                code="model_not_found",
+            )
+        return JSONResponse(_entry(served))
+
+    for prefix in ("/v1", ""):
+        app.add_route(f"{prefix}/health", health, methods=["GET"])
+        app.add_route(f"{prefix}/models", models, methods=["GET"])
+        app.add_route(f"{prefix}/models/{{name:path}}", one_model, methods=["GET"])
+
+
+def _entry(model: ServedModel) -> dict[str, object]:
+    return {
+        "id": model.name,
+        "object": "model",
+        "created": model.created,
+        "owned_by": "criadero",
+        "context_length": model.context,
+    }
+
+
+async def _refused(_request: Request, problem: Exception) -> Response:
+    assert isinstance(problem, ApiError)
+    headers = {} if problem.retry_after is None else {"Retry-After": str(problem.retry_after)}
+    return JSONResponse(problem.body(), status_code=problem.status, headers=headers)
+
+
+async def _not_routed(request: Request, problem: Exception) -> Response:
+    assert isinstance(problem, HTTPException)
+    what = f"{request.method} {request.url.path!r} is not served here"
+    if problem.status_code == 405:
+        what += f", only {(problem.headers or {}).get('Allow', 'another method')}"
+    error = ApiError(
+        f"{what}. Look at the paths in the server's guide.", status=problem.status_code, code="not_found"
+    )
+    return JSONResponse(error.body(), status_code=error.status, headers=problem.headers)
+
+
+async def _failed(_request: Request, _problem: Exception) -> Response:
+    error = ApiError(
+        "The server made a mistake; its log says which. Report it, please.", status=500, kind="server_error"
+    )
+    return JSONResponse(error.body(), status_code=500)
