@@ -1,7 +1,8 @@
 """A real server on a real socket, with a tiny model whose steps a test may hold back.
 
 Entry point: `running()`. `PacedEngine` counts its steps, waits for permission to take them, and raises where
-a test wants it to.
+a test wants it to. Beside the server's own routes there is `/plain`, which takes `prompts` (lists of ids),
+`stream` and settings of sampling, and answers in few words: what carries tokens is tried without a protocol.
 """
 
 from __future__ import annotations
@@ -11,19 +12,24 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import uvicorn
+from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from criadero.generate.engine import Engine
+from criadero.generate.request import Request as GenerateRequest
+from criadero.generate.request import Ticket, Token
+from criadero.generate.sampling import SamplingConfig
 from criadero.model.transformer import Transformer
 from criadero.serve.app import create_app
 from criadero.serve.limits import Limits
 from criadero.serve.model import ServedModel
+from criadero.serve.streams import AnswerResponse
 from criadero.serve.worker import Worker
 from generate.tiny_model import byte_tokenizer, tiny_model
 
@@ -59,6 +65,44 @@ class PacedEngine(Engine):
             fault, self.fault = self.fault, None
             raise fault
         return super().step()
+
+
+class PlainReply:
+    """Tokens as they are; what `refused` names as text cannot be written."""
+
+    def __init__(self, tickets: tuple[Ticket, ...], *, refused: str | None = None) -> None:
+        self.tickets = tickets
+        self.refused = refused
+
+    def whole(self, tokens: Sequence[Sequence[Token]]) -> dict[str, Any]:
+        return {"answers": [[self.chunk(i, token)[0] for token in row] for i, row in enumerate(tokens)]}
+
+    def opening(self) -> list[dict[str, Any]]:
+        return [{"prompts": [ticket.prompt_tokens for ticket in self.tickets]}]
+
+    def chunk(self, index: int, token: Token) -> list[dict[str, Any]]:
+        if token.text == self.refused:
+            raise ValueError("these words are not known")
+        return [{"index": index, "id": token.id, "text": token.text, "end": token.finish_reason}]
+
+    def closing(self) -> list[dict[str, Any]]:
+        return [{"closing": True}]
+
+
+def plain_route(worker: Worker, *, limits: Limits) -> Callable[[Request], Awaitable[AnswerResponse]]:
+    async def answer(request: Request) -> AnswerResponse:
+        body = await request.json()
+        prompts, stream, refused = body.pop("prompts"), body.pop("stream", False), body.pop("refused", None)
+        sampling = SamplingConfig(**{"temperature": 0.0, **body})
+        return AnswerResponse(
+            worker,
+            [GenerateRequest(prompt, sampling, end_ids=()) for prompt in prompts],
+            write=lambda tickets: PlainReply(tickets, refused=refused),
+            stream=stream,
+            ping_seconds=limits.ping_seconds,
+        )
+
+    return answer
 
 
 @dataclass
@@ -153,8 +197,9 @@ def running(
     )
     worker = Worker(lambda: ServedModel(engine, "tiny", template, created=1_700_000_000), limits=limits)
     worker.start()
-    app = wrap(create_app(worker, limits=limits))
-    config = uvicorn.Config(app, port=0, log_level="critical", lifespan="off", ws="none", http="h11")
+    app = create_app(worker, limits=limits)
+    app.add_route("/plain", plain_route(worker, limits=limits), methods=["POST"])
+    config = uvicorn.Config(wrap(app), port=0, log_level="critical", lifespan="off", ws="none", http="h11")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
