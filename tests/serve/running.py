@@ -126,9 +126,24 @@ class Answered:
         return [line if line == "[DONE]" else json.loads(line) for line in lines]
 
 
+def ask(port: int, path: str, body: object = None, *, headers: dict[str, str] | None = None) -> Answered:
+    """GET a path of a server here, or POST a JSON body to it."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        if body is None:
+            connection.request("GET", path, headers=headers or {})
+        else:
+            kind = {"Content-Type": "application/json"}
+            connection.request("POST", path, json.dumps(body), headers=kind | (headers or {}))
+        response = connection.getresponse()
+        return Answered(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
+    finally:
+        connection.close()
+
+
 @dataclass
 class Running:
-    """A server that runs; `engine` is there once its model is."""
+    """A server that runs and has its model."""
 
     port: int
     worker: Worker
@@ -195,20 +210,37 @@ def running(
         max_batch=max_batch,
         prefill_tokens=prefill_tokens,
     )
-    worker = Worker(lambda: ServedModel(engine, "tiny", template, created=1_700_000_000), limits=limits)
+    model = ServedModel(engine, "tiny", template, created=1_700_000_000)
+    with serving(lambda: model, limits=limits, wrap=wrap) as (port, worker, server):
+        until(lambda: worker.state == "ready")
+        try:
+            yield Running(port, worker, engine, server)
+        finally:
+            engine.go_on()
+
+
+@contextmanager
+def serving(
+    open_model: Callable[[], ServedModel],
+    *,
+    limits: Limits,
+    wrap: Callable[[ASGIApp], ASGIApp] = lambda app: app,
+) -> Iterator[tuple[int, Worker, uvicorn.Server]]:
+    """Run a server that answers before its model is there; yield its port, its worker and itself."""
+    worker = Worker(open_model, limits=limits)
     worker.start()
     app = create_app(worker, limits=limits)
     app.add_route("/plain", plain_route(worker, limits=limits), methods=["POST"])
-    config = uvicorn.Config(wrap(app), port=0, log_level="critical", lifespan="off", ws="none", http="h11")
+    config = uvicorn.Config(
+        wrap(app), port=0, log_level="critical", lifespan="off", ws="none", http="h11", access_log=False
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        until(lambda: server.started and worker.state != "loading")
-        port = server.servers[0].sockets[0].getsockname()[1]
-        yield Running(port, worker, engine, server)
+        until(lambda: server.started)
+        yield server.servers[0].sockets[0].getsockname()[1], worker, server
     finally:
-        engine.go_on()
         server.should_exit = True
         server.force_exit = True
         thread.join(timeout=20)

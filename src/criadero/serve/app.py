@@ -14,6 +14,7 @@ from criadero.serve.errors import ApiError
 from criadero.serve.limits import Limits
 from criadero.serve.model import ServedModel
 from criadero.serve.page import add_page
+from criadero.serve.streams import mistake
 from criadero.serve.worker import Worker
 
 
@@ -33,10 +34,8 @@ def _add_state(app: FastAPI, worker: Worker) -> None:
     """Add what says how the server is and what it serves."""
 
     async def health(_request: Request) -> Response:
-        if worker.state == "ready":
-            return JSONResponse({"status": "ok"})
-        worker.model  # noqa: B018  raises what is to be said
-        raise AssertionError
+        _ = worker.model  # raises what is to be said while there is none
+        return JSONResponse({"status": "ok"})
 
     async def models(_request: Request) -> Response:
         return JSONResponse({"object": "list", "data": [_entry(worker.model)]})
@@ -76,17 +75,15 @@ async def _refused(_request: Request, problem: Exception) -> Response:
 
 async def _not_routed(request: Request, problem: Exception) -> Response:
     assert isinstance(problem, HTTPException)
-    what = f"{request.method} {request.url.path!r} is not served here"
+    message = f"{request.method} {request.url.path!r} is not served here."
     if problem.status_code == 405:
-        what += f", only {(problem.headers or {}).get('Allow', 'another method')}"
-    error = ApiError(
-        f"{what}. Look at the paths in the server's guide.", status=problem.status_code, code="not_found"
-    )
+        message += f" Methods that are: {(problem.headers or {}).get('Allow')}."
+    else:
+        message += " The server's guide lists the paths that are."
+    error = ApiError(message, status=problem.status_code, code="not_found")
     return JSONResponse(error.body(), status_code=error.status, headers=problem.headers)
 
 
 async def _failed(_request: Request, _problem: Exception) -> Response:
-    error = ApiError(
-        "The server made a mistake; its log says which. Report it, please.", status=500, kind="server_error"
-    )
-    return JSONResponse(error.body(), status_code=500)
+    error = mistake()
+    return JSONResponse(error.body(), status_code=error.status)
