@@ -25,7 +25,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from process import Process, circumstances
+from process import Process, circumstances, print_result
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -51,10 +51,7 @@ def main() -> None:
         first = result["steps"]["c4_filter"]
         result |= {key: first[key] for key in ("ours", "peers", "ratio", "ratio_spread", "runs")}
     result |= circumstances(threads=1)
-    if options.save:
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result))
+    print_result(result, RESULTS, save=options.save)
 
 
 def parse_options() -> argparse.Namespace:

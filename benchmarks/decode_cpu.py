@@ -13,7 +13,6 @@ are those of one sequence.
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import statistics
 import subprocess
@@ -24,7 +23,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from process import Process, circumstances
+from process import Process, circumstances, print_result
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "decode_cpu.json"
@@ -143,10 +142,7 @@ def main() -> None:
         for peer, ratio in figures["ratios"].items():
             low, high = figures["ratio_spreads"][peer]
             print(f"{task}: criadero is {ratio}x {peer} ({low} to {high} over the rounds)")
-    if options.save:
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result))
+    print_result(result, RESULTS, save=options.save)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from process import circumstances
+from process import circumstances, print_result
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "memory.json"
@@ -203,9 +203,7 @@ def main() -> None:
         "torch": torch.__version__,
         **circumstances(options.threads),
     }
-    if options.save:
-        RESULTS.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result))
+    print_result(result, RESULTS, save=options.save)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A measured system in its own process, and the circumstances of a measurement, for the scripts beside it."""
+"""For the scripts beside it: a measured system in its own process, circumstances, and where a result goes."""
 
 from __future__ import annotations
 
@@ -87,6 +87,14 @@ def circumstances(threads: int) -> dict[str, Any]:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "git_commit": git.stdout.strip() or None,
     }
+
+
+def print_result(result: Mapping[str, Any], file: Path, *, save: bool) -> None:
+    """Print the result as the last line, and write it to its file if that is wanted."""
+    if save:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result))
 
 
 def cpu_model() -> str:

@@ -31,7 +31,7 @@ from criadero.config import validate
 from criadero.planner.communication import Collective
 from criadero.train.config import RunConfig
 from criadero.train.estimate import estimate
-from process import circumstances
+from process import circumstances, print_result
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "scaling.json"
@@ -216,10 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "load_before": round(load, 1),
         **circumstances(1),
     }
-    if options.save:
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result))
+    print_result(result, RESULTS, save=options.save)
     if difference > LOSS_TOLERANCE or not all(one["bytes_agree"] for one in layouts.values()):
         sys.exit("the layouts disagree: see losses and counted against formula above")
 

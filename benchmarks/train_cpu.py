@@ -13,7 +13,6 @@ those of the first shape measured, our faster mode beside the fastest peer.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -22,7 +21,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from process import Process, circumstances
+from process import Process, circumstances, print_result
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "train_cpu.json"
@@ -202,10 +201,7 @@ def main() -> None:
         "shapes": shapes,
         **circumstances(options.threads),
     }
-    if options.save:
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result))
+    print_result(result, RESULTS, save=options.save)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import statistics
 import sys
 import time
@@ -37,7 +36,7 @@ from criadero.carbon.meter import this_machine
 from criadero.model.config import ModelConfig
 from criadero.model.flops import flops_per_token
 from criadero.planner.devices import peak_flops_per_second
-from process import Ended, Process, circumstances
+from process import Ended, Process, circumstances, print_result
 from train_cpu import OPTIMIZER
 
 HERE = Path(__file__).resolve().parent
@@ -415,10 +414,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     report(bench, result)
     print_kernels(runs)
-    if options.save:
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result))
+    print_result(result, RESULTS, save=options.save)
 
 
 if __name__ == "__main__":
