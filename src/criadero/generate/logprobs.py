@@ -105,8 +105,9 @@ def _tops(logits_BV: Tensor, counts: Sequence[int]) -> list[TopLogprobs]:
     if not rows:
         return tops
     wanted_BV = logits_BV if len(rows) == len(logits_BV) else logits_BV[rows]
-    best = wanted_BV.topk(min(max(counts), wanted_BV.shape[-1]), dim=-1)
-    logprobs = (best.values - wanted_BV.logsumexp(dim=-1, keepdim=True)).tolist()
-    for row, ids, values in zip(rows, best.indices.tolist(), logprobs, strict=True):
+    best_BK = wanted_BV.topk(min(max(counts), wanted_BV.shape[-1]), dim=-1).indices
+    # To the bit what `_logprobs` gives: evaluators ask whether the chosen one equals the largest.
+    logprobs_BK = wanted_BV.log_softmax(dim=-1).gather(-1, best_BK)
+    for row, ids, values in zip(rows, best_BK.tolist(), logprobs_BK.tolist(), strict=True):
         tops[row] = tuple(zip(ids, values, strict=True))[: counts[row]]
     return tops

@@ -10,19 +10,23 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from criadero.serve.bodies import read_json
 from criadero.serve.errors import ApiError
 from criadero.serve.limits import Limits
 from criadero.serve.model import ServedModel
 from criadero.serve.page import add_page
-from criadero.serve.streams import mistake
+from criadero.serve.protocol import Job, read_chat, read_completion
+from criadero.serve.replies import Reply
+from criadero.serve.streams import AnswerResponse, mistake
 from criadero.serve.worker import Worker
 
 
-def create_app(worker: Worker, *, limits: Limits) -> FastAPI:  # noqa: ARG001
+def create_app(worker: Worker, *, limits: Limits) -> FastAPI:
     """Return the application that answers with the worker's model; the worker is started by others."""
     # Its pages of documentation would load scripts from elsewhere.
     app = FastAPI(title="criadero", openapi_url=None, redirect_slashes=False)
     _add_state(app, worker)
+    _add_answers(app, worker, limits)
     add_page(app)
     app.add_exception_handler(ApiError, _refused)
     app.add_exception_handler(HTTPException, _not_routed)
@@ -55,6 +59,29 @@ def _add_state(app: FastAPI, worker: Worker) -> None:
         app.add_route(f"{prefix}/health", health, methods=["GET"])
         app.add_route(f"{prefix}/models", models, methods=["GET"])
         app.add_route(f"{prefix}/models/{{name:path}}", one_model, methods=["GET"])
+
+
+def _add_answers(app: FastAPI, worker: Worker, limits: Limits) -> None:
+    """Add what answers prompts."""
+
+    async def chat(request: Request) -> Response:
+        return answer(read_chat(await read_json(request, limits), worker.model, limits))
+
+    async def completion(request: Request) -> Response:
+        return answer(read_completion(await read_json(request, limits), worker.model, limits))
+
+    def answer(job: Job) -> Response:
+        return AnswerResponse(
+            worker,
+            job.requests,
+            write=lambda tickets: Reply(job, worker.model, tickets),
+            stream=job.stream,
+            ping_seconds=limits.ping_seconds,
+        )
+
+    for prefix in ("/v1", ""):
+        app.add_route(f"{prefix}/chat/completions", chat, methods=["POST"])
+        app.add_route(f"{prefix}/completions", completion, methods=["POST"])
 
 
 def _entry(model: ServedModel) -> dict[str, object]:
