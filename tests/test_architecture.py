@@ -139,7 +139,8 @@ finally:
 """
 HEAVY = {"torch", "pydantic", "numpy", "transformers", "sentencepiece", "matplotlib"}
 HEAVY |= {"ray", "duckdb", "pyarrow"}
-NAMES = "train generate chat import export runs demo doctor tokenizer shards corpus ngram benchmarks samples"
+NAMES = "train generate chat serve import export runs demo doctor tokenizer shards corpus ngram"
+NAMES += " benchmarks samples"
 VERBS = ["", *NAMES.split()]
 
 

@@ -27,6 +27,7 @@ from criadero.cli import (
     quantize,
     runs,
     samples,
+    serve,
     shards,
     tokenizer,
     train,
@@ -71,6 +72,7 @@ app.add_typer(shards.app, name="shards")
 app.command("train")(train.train)
 app.command("generate")(generate.generate)
 app.command("chat")(chat.chat)
+app.command("serve")(serve.serve)
 app.command("import")(import_.import_)
 app.command("export")(export.export)
 app.command("quantize")(quantize.quantize)
