@@ -114,8 +114,7 @@ def start(name: str, file: Path, *, threads: int, log: Path) -> Server:
         port = free.getsockname()[1]
     address = ["--host", "127.0.0.1", "--port", str(port)]
     if name == OURS:
-        options = ["--max-batch", str(PLACES), "--device", "cpu"]
-        command: list[str | Path] = [sys.executable, "-m", "criadero", "serve", file, *address, *options]
+        command = [sys.executable, "-m", "criadero", "serve", file, *address, "--device", "cpu"]
         return Server(name, command, port=port, threads=threads, log=log)
     if not LLAMA_SERVER.exists():
         sys.exit(f"{LLAMA_SERVER} is missing: run `make peers` first")
