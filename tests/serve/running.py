@@ -26,8 +26,11 @@ from criadero.generate.request import Request as GenerateRequest
 from criadero.generate.request import Ticket, Token
 from criadero.generate.sampling import SamplingConfig
 from criadero.model.transformer import Transformer
+from criadero.serve.access import Access
 from criadero.serve.app import create_app
+from criadero.serve.connection import connection_class
 from criadero.serve.limits import Limits
+from criadero.serve.metrics import Metrics
 from criadero.serve.model import ServedModel
 from criadero.serve.streams import AnswerResponse
 from criadero.serve.worker import Worker
@@ -99,7 +102,8 @@ def plain_route(worker: Worker, *, limits: Limits) -> Callable[[Request], Awaita
             [GenerateRequest(prompt, sampling, end_ids=()) for prompt in prompts],
             write=lambda tickets: PlainReply(tickets, refused=refused),
             stream=stream,
-            ping_seconds=limits.ping_seconds,
+            limits=limits,
+            on_end=lambda answer: None,
         )
 
     return answer
@@ -229,10 +233,17 @@ def serving(
     """Run a server that answers before its model is there; yield its port, its worker and itself."""
     worker = Worker(open_model, limits=limits)
     worker.start()
-    app = create_app(worker, limits=limits)
+    metrics = Metrics(worker)
+    app = create_app(worker, limits=limits, metrics=metrics)
     app.add_route("/plain", plain_route(worker, limits=limits), methods=["POST"])
     config = uvicorn.Config(
-        wrap(app), port=0, log_level="critical", lifespan="off", ws="none", http="h11", access_log=False
+        Access(wrap(app), metrics=metrics),
+        port=0,
+        log_level="critical",
+        lifespan="off",
+        ws="none",
+        http=connection_class(limits),
+        access_log=False,
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)

@@ -29,6 +29,7 @@ class Limits:
     stall_seconds: float = 30.0
     """How long a client may take nothing of an answer that is being written."""
     request_seconds: float = 600.0
+    """How long an answer may take, from the queue to its end."""
     drain_seconds: float = 30.0
     """How long answers may go on after SIGTERM."""
     ping_seconds: float = 15.0

@@ -26,6 +26,8 @@ logger = logging.getLogger("criadero")
 
 # OpenAI's default for completions; a chat answer may take what the context leaves.
 _COMPLETION_TOKENS = 16
+# A long text is counted in parts first; a cut makes a few tokens more of it.
+_PART_CHARACTERS, _CUT_TOKENS = 8192, 16
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty")
 _UNSUPPORTED = (
     "audio",
@@ -194,8 +196,7 @@ def _refuse_unsupported(asked: _Body) -> None:
 
 
 def _rendered(asked: ChatBody, template: str, model: ServedModel) -> tuple[list[int], frozenset[int]]:
-    for message in asked.messages:
-        _check_text(message.text, "messages")
+    _check_prompt("\n".join(message.text for message in asked.messages), model, "messages")
     try:
         turns = [chat.Message(m.role.replace("developer", "system"), m.text) for m in asked.messages]
         ids = chat.render(template, turns, model.tokenizer)
@@ -225,18 +226,34 @@ def _texts(prompt: str | list[str] | list[int] | list[list[int]], model: ServedM
 
 
 def _encoded(text: str, model: ServedModel) -> list[int]:
-    _check_text(text, "prompt")
+    _check_prompt(text, model, "prompt")
     tokenizer = model.tokenizer
     return tokenizer.encode(text, bos=tokenizer.adds_bos or (not text and tokenizer.bos_id is not None))
 
 
-def _check_text(text: str, param: str) -> None:
+def check_text(text: str, param: str) -> None:
+    """Refuse what JSON can hold and UTF-8 cannot.
+
+    Raises:
+        ApiError: 400, naming the field.
+    """
     try:
         text.encode()
     except UnicodeEncodeError:
         raise _wrong(
             param, "holds half of a surrogate pair, which is no text; send whole characters"
         ) from None
+
+
+def _check_prompt(text: str, model: ServedModel, param: str) -> None:
+    """Refuse what is no text, and what is far too long before all of it is encoded: that takes seconds."""
+    check_text(text, param)
+    tokens = 0
+    for start in range(0, len(text) if len(text) > _PART_CHARACTERS else 0, _PART_CHARACTERS):
+        tokens += len(model.tokenizer.encode(text[start : start + _PART_CHARACTERS])) - _CUT_TOKENS
+        if tokens >= model.context:
+            message = f"has more than the {model.context:,} tokens that the context holds; shorten it"
+            raise _wrong(param, message, code="context_length_exceeded")
 
 
 def _requests(
@@ -281,7 +298,7 @@ def _sampling(asked: _Body, *, choice: int, max_tokens: int) -> SamplingConfig:
         given["seed"] = asked.seed + choice
     stops = tuple(_stops(asked))
     for stop in stops:
-        _check_text(stop, "stop")
+        check_text(stop, "stop")
     return SamplingConfig(**{"temperature": 1.0, **given}, max_tokens=max_tokens, stop=stops)
 
 

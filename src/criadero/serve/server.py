@@ -15,9 +15,12 @@ from contextlib import contextmanager
 import uvicorn
 
 from criadero.errors import ResourceError, UsageError
+from criadero.serve.access import Access
 from criadero.serve.app import create_app
+from criadero.serve.connection import connection_class
 from criadero.serve.guard import LOOPBACK, Guard
 from criadero.serve.limits import Limits
+from criadero.serve.metrics import Metrics
 from criadero.serve.worker import Worker
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -54,14 +57,16 @@ def serve(
             hint="give one with --api-key-file, or listen on 127.0.0.1",
         )
     with _listening(host, port) as listener:
-        app = Guard(create_app(worker, limits=limits), keys=keys, hosts=LOOPBACK if is_local else None)
+        metrics = Metrics(worker)
+        app = create_app(worker, limits=limits, metrics=metrics)
+        guarded = Guard(app, keys=keys, hosts=LOOPBACK if is_local else None)
         config = uvicorn.Config(
-            app,
+            Access(guarded, metrics=metrics),
             log_level="warning",
             access_log=False,
             lifespan="off",
             ws="none",
-            http="h11",
+            http=connection_class(limits),
             limit_concurrency=limits.connections,
             server_header=False,
         )

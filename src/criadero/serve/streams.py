@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from criadero.generate.request import Request, Ticket, Token
 from criadero.serve.errors import ApiError
+from criadero.serve.limits import Limits
 from criadero.serve.worker import Answer, Worker
 
 PING = b": ping\n\n"
@@ -53,7 +54,8 @@ class AnswerResponse(Response):
         requests: what is answered together.
         write: makes the reply from the tickets of the requests.
         stream: whether to send events.
-        ping_seconds: between comments in a stream that has nothing to say.
+        limits: how long an answer may take, and how long a stream may be silent.
+        on_end: is told of the answer when it is over, or let go.
 
     Raises:
         ApiError: when called, as long as nothing is sent; in a stream it is the last event.
@@ -66,27 +68,33 @@ class AnswerResponse(Response):
         *,
         write: Callable[[tuple[Ticket, ...]], Reply],
         stream: bool,
-        ping_seconds: float,
+        limits: Limits,
+        on_end: Callable[[Answer], None],
     ) -> None:
         super().__init__()
         self._worker = worker
         self._requests = requests
         self._write = write
         self._stream = stream
-        self._ping_seconds = ping_seconds
+        self._limits = limits
+        self._on_end = on_end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         """Answer as an ASGI application."""
         answer = self._worker.submit(self._requests)
+        seconds = self._limits.request_seconds
+        limit = asyncio.get_running_loop().call_later(seconds, answer.fail, _too_long(seconds))
         try:
             reply = self._write(answer.tickets)
             if self._stream:
-                stream = events(answer, reply, ping_seconds=self._ping_seconds)
+                stream = events(answer, reply, ping_seconds=self._limits.ping_seconds)
                 await until_gone(receive, _send_events(stream, send))
             else:
                 await until_gone(receive, _send_whole(answer, reply, send))
         finally:
+            limit.cancel()
             answer.cancel()
+            self._on_end(answer)
 
 
 async def events(answer: Answer, reply: Reply, *, ping_seconds: float) -> AsyncGenerator[bytes, None]:
@@ -147,6 +155,12 @@ def mistake() -> ApiError:
     """Return what a client is told where the server itself is wrong."""
     message = "The server made a mistake; its log says which. Please report it."
     return ApiError(message, status=500, kind="server_error")
+
+
+def _too_long(seconds: float) -> ApiError:
+    # Not a status that clients repeat: it would take as long again.
+    message = f"The answer was not finished within {seconds:g} seconds. Ask for fewer tokens, or stream it."
+    return ApiError(message, param="max_tokens", code="timeout")
 
 
 async def _gone(receive: Receive) -> None:

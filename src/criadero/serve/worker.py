@@ -13,6 +13,7 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future
+from time import monotonic
 from typing import Any, Literal
 
 from criadero.errors import CriaderoError, ResourceError
@@ -38,15 +39,23 @@ class Answer:
 
     Attributes:
         tickets: of the requests, in their order.
+        first_token_seconds: from the queue to the first token; None until then.
     """
 
     def __init__(self, tickets: Sequence[Ticket], *, on_close: Callable[[Answer], None]) -> None:
         self.tickets = tuple(tickets)
+        self.first_token_seconds: float | None = None
+        self._queued = monotonic()
         self._left = len(self.tickets)
         self._on_close = on_close
         self._come: list[tuple[int, Token]] = []
         self._problem: ApiError | None = None
         self._waiter: asyncio.Future[None] | None = None
+
+    @property
+    def seconds(self) -> float:
+        """How long ago it was queued."""
+        return monotonic() - self._queued
 
     @property
     def over(self) -> bool:
@@ -81,6 +90,8 @@ class Answer:
 
     def put(self, index: int, token: Token) -> None:
         """Take a token from the worker."""
+        if self.first_token_seconds is None:
+            self.first_token_seconds = self.seconds
         self._come.append((index, token))
         self._left -= token.finish_reason is not None
         self._wake()
@@ -146,6 +157,11 @@ class Worker:
         return "ready" if self._opened.done() else "loading"
 
     @property
+    def open_requests(self) -> int:
+        """How many requests are running or waiting."""
+        return len(self._places)
+
+    @property
     def model(self) -> ServedModel:
         """What is served.
 
@@ -206,8 +222,8 @@ class Worker:
             raise ApiError(
                 f"The request asks for {wanted} answers, at most {most} fit the queue. Ask for fewer at once."
             )
-        if len(self._places) + wanted > most:
-            message = f"{len(self._places)} requests are running or waiting already. Try again in a moment."
+        if self.open_requests + wanted > most:
+            message = f"{self.open_requests} requests are running or waiting already. Try again in a moment."
             raise ApiError(message, status=429, kind="rate_limit_error", code="queue_full", retry_after=1)
 
     def _queue(self, engine: Engine, requests: Sequence[Request]) -> list[Ticket]:

@@ -1,4 +1,7 @@
-"""One Chromium for all tests of the page; each test gets its own server and its own profile."""
+"""One Chromium for the tests of a file; each test gets its own server and its own profile.
+
+Playwright keeps a loop running in the thread of the tests: it must be closed before those of other files run.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ QUIET = (
 )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     chromium = shutil.which("chromium")
     if chromium is None:
