@@ -171,7 +171,8 @@ def _validated(kind: type[AnyBody], body: Mapping[str, Any], limits: Limits) -> 
     except ValidationError as problem:
         first = problem.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise ApiError(f"{where}: {first['msg']}.", param=str(first["loc"][0])) from None
+        param = str(first["loc"][0]) if where else None  # the name of a field itself can be wrong
+        raise ApiError(f"{where or 'The body'}: {first['msg']}.", param=param) from None
     _refuse_unsupported(asked)
     stops = _stops(asked)
     if (asked.n or 1) > limits.choices:
