@@ -160,19 +160,7 @@ class Running:
 
     def ask(self, path: str, body: object = None, *, headers: dict[str, str] | None = None) -> Answered:
         """GET a path, or POST a JSON body to it."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        try:
-            if body is None:
-                connection.request("GET", path, headers=headers or {})
-            else:
-                kind = {"Content-Type": "application/json"}
-                connection.request("POST", path, json.dumps(body), headers=kind | (headers or {}))
-            response = connection.getresponse()
-            return Answered(
-                response.status, {k.lower(): v for k, v in response.getheaders()}, response.read()
-            )
-        finally:
-            connection.close()
+        return ask(self.port, path, body, headers=headers)
 
     def open(self, path: str, body: object) -> socket.socket:
         """POST a JSON body and return the socket, with nothing of the answer read."""
