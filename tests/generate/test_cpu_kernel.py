@@ -139,6 +139,26 @@ def test_results_depend_neither_on_the_batch_nor_on_threads(weights: str, monkey
     assert all(torch.equal(logits, alone) for logits in together)
 
 
+@pytest.mark.parametrize("quantise", [False, True])
+def test_logits_of_the_last_token_alone_are_those_among_all_and_none_is_none(quantise: bool):
+    model = new_model(dim=64, num_heads=4, num_kv_heads=2, hidden_dim=96)
+    if quantise:
+        quantised(model, bits=4, group=32)
+    step = step_of([3, 600, 40, 255, 64, 9, 31, 128, 2, 77, 300], vocab_size=261)
+    caches = [filled_cache(model.config, blocks=int(step[2].max()) + 1) for _ in range(3)]
+    every, last, none = (
+        CPUDecoder(model, cache).step(*step, scored=scored)
+        for cache, scored in zip(caches, (None, 1, 0), strict=True)
+    )
+    assert torch.equal(last, every[-1:])
+    assert none.shape == (0, 261)
+    assert all(torch.equal(caches[0].keys, cache.keys) for cache in caches)
+    decoder = TorchDecoder(model, caches[0])
+    assert [len(decoder.step(*step, scored=scored)) for scored in (None, 1, 0)] == [11, 1, 0]
+    with pytest.raises(ValueError, match="none, one or all"):
+        CPUDecoder(model, caches[0]).step(*step, scored=2)
+
+
 @pytest.mark.parametrize("group", [16, 32, 64])
 @pytest.mark.parametrize("bits", [4, 8])
 def test_quantised_logits_are_close_to_those_of_the_dequantised_model(bits: int, group: int):

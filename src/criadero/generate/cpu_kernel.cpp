@@ -206,6 +206,7 @@ struct Step {
     const int32_t* tables;
     void* keys;
     void* values;
+    int64_t scored;  // how many of the last vectors get logits: all, one or none
     float* logits;
 };
 }
@@ -625,7 +626,7 @@ public:
         for (std::thread& thread : threads_) thread.join();
     }
 
-    // Returns 0, or what is wrong: 1 a token, 2 a position or the table's width, 3 a block.
+    // Returns 0, or what is wrong: 1 a token, 2 a position or the table's width, 3 a block, 5 how many are scored.
     int step(const Step& step) {
         if (int fault = fault_of(step)) return fault;
         step_ = step;
@@ -657,6 +658,7 @@ private:
     }
 
     int fault_of(const Step& s) const {
+        if (s.scored > 1 && s.scored != s.batch) return 5;
         for (int64_t b = 0; b < s.batch; ++b) {
             if (s.tokens[b] < 0 || s.tokens[b] >= m_.vocab_size) return 1;
             if (s.positions[b] < 0 || s.positions[b] / m_.block_tokens >= s.table_columns) return 2;
@@ -704,12 +706,15 @@ private:
             add_rows(Kind::GATE_UP, i, layers_[i].gate, m_.hidden_dim);
             add_rows(Kind::DOWN, i, layers_[i].down, m_.dim);
         }
-        add_rows(Kind::OUTPUT, 0, m_.output, m_.vocab_size);
+        if (step_.scored) add_rows(Kind::OUTPUT, 0, m_.output, m_.vocab_size);
     }
 
-    // The vectors come first, one a chunk. Of a single sequence each thread makes its own, quicker than waiting.
+    // Of how many vectors a phase makes rows: the last ones.
+    int64_t vectors_of(Kind kind) const { return kind == Kind::OUTPUT ? step_.scored : step_.batch; }
+
+    // The vectors come first, one a chunk. A single one each thread makes for itself, quicker than waiting.
     void add_rows(Kind kind, int64_t layer, const Matrix& like, int64_t rows) {
-        if (step_.batch > 1) phases_.push_back({kind, layer, step_.batch, 0});
+        if (vectors_of(kind) > 1) phases_.push_back({kind, layer, step_.batch, 0});
         int64_t parts = 4 * (int64_t)workers_.size(), row_bytes = like.columns * like.bits / 8 + 1;
         int64_t each = std::min((rows + parts - 1) / parts, MOST_BYTES / row_bytes);
         each = std::min((each + LANES - 1) / LANES * LANES, MOST_ROWS);
@@ -741,8 +746,8 @@ private:
         }
         if (!phase.rows) return prepare(phase, chunk, shared_[chunk]);
         const Activation* vectors = shared_.data();
-        if (step_.batch == 1) {
-            if (worker.prepared_for != number) prepare(phase, 0, worker.prepared[0]);
+        if (vectors_of(phase.kind) == 1) {
+            if (worker.prepared_for != number) prepare(phase, step_.batch - 1, worker.prepared[0]);
             worker.prepared_for = number;
             vectors = worker.prepared.data();
         }
@@ -823,7 +828,7 @@ private:
             }
             case Kind::OUTPUT: {
                 int64_t last = std::min(first + phase.rows, m_.vocab_size);
-                multiply(m_.output, first, last, vectors, step_.batch, step_.logits + first, m_.vocab_size);
+                multiply(m_.output, first, last, vectors, step_.scored, step_.logits + first, m_.vocab_size);
                 break;
             }
             default: {  // O and DOWN, added to the residual stream

@@ -84,7 +84,8 @@ class _Model(ctypes.Structure):
 class _Step(ctypes.Structure):
     _fields_ = (
         ("batch", c_int64), ("table_columns", c_int64), ("num_blocks", c_int64), ("cache_bits", c_int64),
-        *((name, c_void_p) for name in ("tokens", "positions", "tables", "keys", "values", "logits")),
+        *((name, c_void_p) for name in ("tokens", "positions", "tables", "keys", "values")),
+        ("scored", c_int64), ("logits", c_void_p),
     )  # fmt: skip
 
 
@@ -92,6 +93,7 @@ _FAULTS = {
     1: "a token that the vocabulary does not have",
     2: "a position that its row of blocks does not reach",
     3: "a block that the cache does not have",
+    5: "logits asked for some tokens; ask for none, one or all",
 }
 
 
@@ -116,22 +118,34 @@ class CPUDecoder:
         destroy = weakref.finalize(self, _destroy, self._library, self._handle, os.getpid())
         destroy.atexit = False  # the threads end with the process
 
-    def step(self, tokens_B: Tensor, positions_B: Tensor, tables_BN: Tensor) -> Tensor:
-        """Append one token to each sequence; return logits (B, V), float32.
+    def step(
+        self, tokens_B: Tensor, positions_B: Tensor, tables_BN: Tensor, *, scored: int | None = None
+    ) -> Tensor:
+        """Append one token to each sequence; return logits (B, V), float32, or those of the last ones.
 
         Args:
             tokens_B: int64 ids.
             positions_B: int64; their keys and values go there, and all before are attended to.
             tables_BN: int32 block numbers of each sequence, padded with 0.
+            scored: how many of the last tokens get logits: all (None), 1 or 0.
 
         Raises:
-            ValueError: a token, position or block that is not there.
+            ValueError: a token, position or block that is not there, or another number to score.
         """
-        return self._step(self.cache, tokens_B, positions_B, tables_BN)
+        return self._step(self.cache, tokens_B, positions_B, tables_BN, scored=scored)
 
-    def _step(self, cache: Cache, tokens_B: Tensor, positions_B: Tensor, tables_BN: Tensor) -> Tensor:
+    def _step(
+        self,
+        cache: Cache,
+        tokens_B: Tensor,
+        positions_B: Tensor,
+        tables_BN: Tensor,
+        *,
+        scored: int | None = None,
+    ) -> Tensor:
         batch = len(tokens_B)
-        logits_BV = torch.empty(batch, self._vocab_size)
+        scored = batch if scored is None else scored
+        logits_BV = torch.empty(scored, self._vocab_size)
         if not batch:
             return logits_BV
         tokens_B, positions_B = (x.to("cpu", torch.int64).contiguous() for x in (tokens_B, positions_B))
@@ -139,7 +153,8 @@ class CPUDecoder:
         assert len(positions_B) == len(tables_BN) == batch
         step = _Step(
             batch, tables_BN.shape[1], cache.keys.shape[1], _BITS[cache.keys.dtype],
-            *(x.data_ptr() for x in (tokens_B, positions_B, tables_BN, cache.keys, cache.values, logits_BV)),
+            *(x.data_ptr() for x in (tokens_B, positions_B, tables_BN, cache.keys, cache.values)),
+            scored, logits_BV.data_ptr(),
         )  # fmt: skip
         with self._lock:
             fault = self._library.criadero_step(self._handle, ctypes.byref(step))

@@ -22,7 +22,9 @@ from criadero.model.transformer import Head, Transformer
 class Decoder(Protocol):
     """One step of decoding, for sequences of different lengths together."""
 
-    def step(self, tokens_B: Tensor, positions_B: Tensor, tables_BN: Tensor) -> Tensor:
+    def step(
+        self, tokens_B: Tensor, positions_B: Tensor, tables_BN: Tensor, *, scored: int | None = None
+    ) -> Tensor:
         """Run the model on one new token of each sequence.
 
         Writes the token's key and value at its position and attends to all positions up to it. The block
@@ -33,9 +35,10 @@ class Decoder(Protocol):
             tokens_B: int64 ids.
             positions_B: int64, counted from 0; all before are in the cache.
             tables_BN: int32 block numbers of each sequence, padded with 0.
+            scored: how many of the last rows get logits: all (None), 1 or 0.
 
         Returns:
-            float32 logits (B, V) of the tokens that follow, on the model's device.
+            float32 logits (B or scored, V) of the tokens that follow, on the model's device.
         """
         ...
 
@@ -53,7 +56,9 @@ class TorchDecoder:
         self._cache = cache
 
     @torch.inference_mode()
-    def step(self, tokens_B: Tensor, positions_B: Tensor, tables_BN: Tensor) -> Tensor:
+    def step(
+        self, tokens_B: Tensor, positions_B: Tensor, tables_BN: Tensor, *, scored: int | None = None
+    ) -> Tensor:
         """Return logits (B, V), float32; see `Decoder`."""
         device = self._cache.keys.device
         length = int(positions_B.max()) + 1
@@ -69,7 +74,7 @@ class TorchDecoder:
             cache=_Pages(self._cache, tables_BN, positions_B1, length=length),
             head=last_logits,
         )
-        return logits_BV.float()
+        return logits_BV[0 if scored is None else len(tokens_B) - scored :].float()
 
 
 @torch.inference_mode()

@@ -299,12 +299,16 @@ class Engine:
                 self.model, self._cache, table=sequence.table, ids=part, start=start, head=head
             )
             return logits
+        scored = {last_logits: 1, _nothing: 0}.get(head)
         logits_TV = self._decoder.step(
             torch.tensor(part),
             torch.arange(start, start + len(part)),
             torch.tensor(sequence.table.blocks, dtype=torch.int32).expand(len(part), -1),
+            scored=scored,
         )
-        return logits_TV[-1:] if head is last_logits else logits_TV.unsqueeze(0)
+        if scored == 0:
+            return None
+        return logits_TV if scored else logits_TV.unsqueeze(0)
 
     def _start_decoding(self, sequence: Continuation) -> None:
         self._reading = None
