@@ -34,7 +34,8 @@ soak: $(STAMP)
 	$(BIN)/python -m pytest tests/faults/soak.py tests/faults/corpus_soak.py --timeout 3600 -s
 
 # Each system that a benchmark compares with gets its own pinned environment.
-peers: $(patsubst %,benchmarks/peers/%/.venv/.ready,huggingface litgpt datatrove llamacpp)
+LLAMACPP := benchmarks/peers/llamacpp/.venv
+peers: $(patsubst %,benchmarks/peers/%/.venv/.ready,huggingface litgpt datatrove llamacpp) $(LLAMACPP)/bin/llama-server
 
 benchmarks/peers/datatrove/.venv/.ready: benchmarks/peers/datatrove/requirements.txt
 	$(PYTHON) -m venv $(@D)
@@ -50,14 +51,35 @@ benchmarks/peers/llamacpp/.venv/.ready: benchmarks/peers/llamacpp/requirements.t
 		$(@D)/bin/pip install --quiet --no-cache-dir --force-reinstall --no-binary llama-cpp-python --requirement $<
 	touch $@
 
+# Its server, from the same source with the same flags, but without its page and TLS: those need a download and OpenSSL.
+LLAMACPP_SERVER := -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DBUILD_SHARED_LIBS=OFF -DLLAMA_OPENSSL=OFF \
+	-DLLAMA_BUILD_UI=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF
+$(LLAMACPP)/bin/llama-server: $(LLAMACPP)/.ready
+	rm -rf $(LLAMACPP)/source
+	mkdir $(LLAMACPP)/source
+	$(@D)/pip install --quiet cmake==4.4.4
+	$(@D)/pip download --quiet --no-deps --no-binary llama-cpp-python --dest $(LLAMACPP)/source \
+		"$$(grep '^llama-cpp-python==' benchmarks/peers/llamacpp/requirements.txt)"
+	tar -xzf $(LLAMACPP)/source/*.tar.gz -C $(LLAMACPP)/source --strip-components 1
+	CFLAGS="$(NO_AMX)" CXXFLAGS="$(NO_AMX)" $(@D)/cmake -S $(LLAMACPP)/source/vendor/llama.cpp \
+		-B $(LLAMACPP)/source/build $(LLAMACPP_SERVER) >/dev/null
+	$(@D)/cmake --build $(LLAMACPP)/source/build --target llama-server --parallel 2 >/dev/null
+	mv $(LLAMACPP)/source/build/bin/llama-server $@
+	rm -rf $(LLAMACPP)/source
+
 benchmarks/peers/%/.venv/.ready: benchmarks/peers/%/requirements.txt
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/pip install --quiet $(shell grep '^torch==' constraints.txt)
 	$(@D)/bin/pip install --quiet --requirement $<
 	touch $@
 
+# The model in one file that serving and decoding are measured with; it is fetched once.
+GGUF = "$$(PYTHONPATH=tests $(BIN)/python -c 'import packaged; print(packaged.packaged_file("smollm2-gguf"))')"
+
 benchmarks: $(STAMP) peers
 	$(BIN)/python benchmarks/train_cpu.py --save
+	$(BIN)/python benchmarks/decode_cpu.py $(GGUF) --save
+	$(BIN)/python benchmarks/serve.py $(GGUF) --save
 	$(BIN)/python benchmarks/scaling.py --save
 	$(BIN)/python benchmarks/tokenize.py
 	$(BIN)/python benchmarks/loader.py
