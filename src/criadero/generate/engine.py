@@ -321,8 +321,8 @@ class Engine:
             sequence.scores.append(PromptToken(ids[0], None))
         targets = list(ids[start + 1 : start + 1 + len(logits_TV)])
         if targets:
-            logits_TV = logits_TV[: len(targets), : self.tokenizer.vocab_size]
-            scored = score_prompt(logits_TV, targets, sequence.request.logprobs)
+            count, known = sequence.request.logprobs, self.tokenizer.vocab_size
+            scored = score_prompt(logits_TV[: len(targets)], targets, count, known=known)
             sequence.scores += [
                 PromptToken(i, logprob, top) for i, (logprob, top) in zip(targets, scored, strict=True)
             ]
@@ -331,8 +331,7 @@ class Engine:
 
     def _choose(self, batch: Sequence[Continuation], logits_BV: Tensor) -> list[Event]:
         """Choose the next token of each sequence; those that are over leave."""
-        # Ids that only pad the vocabulary have no text.
-        choices = choose(logits_BV[:, : self.tokenizer.vocab_size], batch)
+        choices = choose(logits_BV, batch, known=self.tokenizer.vocab_size)
         return [(s.ticket, self._take(s, choice)) for s, choice in zip(batch, choices, strict=True)]
 
     def _take(self, sequence: Continuation, choice: Choice) -> Token:
