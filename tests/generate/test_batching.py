@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from criadero.errors import DataError, NumericsError, ResourceError, UsageError
+from criadero.generate.cuda_decode import GraphDecoder
 from criadero.generate.engine import Engine, Generator, Request, Ticket
 from criadero.generate.sampling import SamplingConfig
 from criadero.model.config import ModelConfig
@@ -19,13 +20,25 @@ ANSWERS = (100, 90, 17, 33, 25, 1, 48)
 HEAD = [BOS, *b"You are a model of three layers. Answer in bytes, and do not stop before you are told to."]
 
 
-@pytest.fixture(params=["torch", "kernel"])
+@pytest.fixture(params=["torch", "kernel", "graph"])
 def _each_decoder(request, monkeypatch):
-    """Decode by the model itself, then by the C++ kernel, which has to be there."""
-    if request.param == "torch":
+    """Decode by the model itself, by the C++ kernel, which has to be there, and as a GPU does by its graphs."""
+    if request.param != "kernel":
         monkeypatch.setattr("criadero.generate.engine.cpu_decoder", lambda *_: None)
-    else:
+    if request.param == "graph":
+        monkeypatch.setattr("criadero.generate.engine.graph_decoder", replayed)
+    if request.param != "torch":
         monkeypatch.setattr("criadero.generate.engine.TorchDecoder", None)
+
+
+def replayed(model, cache) -> GraphDecoder:
+    """Run what would be captured once more instead of replaying it."""
+
+    def capture(run):
+        run()
+        return run
+
+    return GraphDecoder(model, cache, capture=capture, compiled=False)
 
 
 def engine_of(model=None, **options) -> Engine:

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from criadero.errors import NumericsError, ResourceError, UsageError
 from criadero.generate.continuation import Continuation
-from criadero.generate.cpu_kernel import cpu_decoder
+from criadero.generate.cpu_kernel import CPUDecoder, cpu_decoder
+from criadero.generate.cuda_decode import graph_decoder
 from criadero.generate.decode import Decoder, TorchDecoder, last_logits, prefill
 from criadero.generate.kv_cache import BLOCK_TOKENS, PagedCache, blocks_for
 from criadero.generate.limits import answer_tokens, cache_tokens_of, check_request, check_vocabulary
@@ -94,7 +95,7 @@ class Engine:
         self._cache = _new_cache(model, cache_bytes=cache_bytes, cache_tokens=cache_tokens)
         self._decoder = _new_decoder(model, self._cache)
         # What a kernel rounds to 8 bits it rounds alike wherever a prompt is cut, and it is quicker here.
-        self._reads_by_step = _is_quantised(model) and not isinstance(self._decoder, TorchDecoder)
+        self._reads_by_step = _is_quantised(model) and isinstance(self._decoder, CPUDecoder)
         self.max_batch = max_batch
         self._prefill_tokens = prefill_tokens
         self._numbers = itertools.count()
@@ -367,7 +368,7 @@ def _new_cache(model: Transformer, *, cache_bytes: int | None, cache_tokens: int
 
 
 def _new_decoder(model: Transformer, cache: PagedCache) -> Decoder:
-    return cpu_decoder(model, cache) or TorchDecoder(model, cache)
+    return cpu_decoder(model, cache) or graph_decoder(model, cache) or TorchDecoder(model, cache)
 
 
 def _is_quantised(model: Transformer) -> bool:

@@ -1,0 +1,195 @@
+"""Decoding on a GPU by CUDA graphs of compiled layers: the processor launches once a step, not once an operator.
+
+Entry point: `graph_decoder`, which gives what `TorchDecoder` is or None, with the reason said once. A graph is
+of one shape, so rows are padded to a power of two, and tables to a power of two of blocks. A row that pads is
+the last one once more: it writes what that writes. Letters: B batch, N blocks of a table, S all tokens, K
+key/value heads, E head width, D model width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from criadero.generate.decode import last_logits
+from criadero.generate.kv_cache import BLOCK_TOKENS, PagedCache
+from criadero.model.layout import WHOLE
+from criadero.model.rope import RopeTables, rope_tables
+from criadero.model.transformer import Transformer, TransformerLayer
+from criadero.notices import say_once
+
+_LEAST_BLOCKS = 8  # 256 tokens: below that a smaller graph saves little
+_CHECK_TOKENS = 4
+# Root mean square of the difference over that of the reference: roundings of bfloat16 make a few percent.
+_TOLERANCE = 0.25
+
+# Runs a function once, and returns a function that does the same again.
+Capture = Callable[[Callable[[], None]], Callable[[], None]]
+
+
+def graph_decoder(model: Transformer, cache: PagedCache) -> GraphDecoder | None:
+    """Return a decoder that replays CUDA graphs, or None after saying why once; None on other devices.
+
+    Args:
+        model: with loaded weights, on one GPU.
+        cache: empty, on the model's device.
+    """
+    if cache.keys.device.type != "cuda" or model.layout is not WHOLE:
+        return None
+    try:
+        decoder = GraphDecoder(model, cache, capture=cuda_graph)
+        difference = _difference(decoder, model, cache)
+    except RuntimeError as problem:  # torch's class for what fails in compiling and capturing
+        reason = str(problem).partition("\n")[0]
+    else:
+        if difference <= _TOLERANCE:
+            return decoder
+        reason = f"its logits differ from the model's by {difference:.2g} of their size"
+    say_once(f"decoding runs in plain torch, several times slower than CUDA graphs: {reason}")
+    return None
+
+
+def cuda_graph(run: Callable[[], None]) -> Callable[[], None]:
+    """Run a function on another stream, as capturing asks for, then capture it; return the replay."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        run()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        run()
+    return graph.replay
+
+
+@dataclass
+class _Graph:
+    """A captured step and the tensors it reads and writes."""
+
+    rows: Tensor
+    logits_BV: Tensor
+    replay: Callable[[], None]
+
+
+class GraphDecoder:
+    """Decodes with a graph for each shape, captured when it is first met.
+
+    Args:
+        model: with loaded weights.
+        cache: whose tensors stay where they are.
+        capture: `cuda_graph`.
+        compiled: whether layers are compiled; once for the first shape, and again for what then varies.
+    """
+
+    def __init__(
+        self, model: Transformer, cache: PagedCache, *, capture: Capture, compiled: bool = True
+    ) -> None:
+        self._model = model
+        self._cache = cache
+        self._capture = capture
+        self._graphs: dict[tuple[int, int], _Graph] = {}
+        self._layer = torch.compile(_run_layer, fullgraph=True) if compiled else _run_layer
+
+    @torch.inference_mode()
+    def step(
+        self, tokens_B: Tensor, positions_B: Tensor, tables_BN: Tensor, *, scored: int | None = None
+    ) -> Tensor:
+        """Return logits (B, V), float32; see `decode.Decoder`."""
+        batch = len(tokens_B)
+        needed = int(positions_B.max()) // BLOCK_TOKENS + 1
+        shape = (_power_of_two(batch), max(_LEAST_BLOCKS, _power_of_two(needed)))
+        rows = torch.zeros(shape[0], 2 + shape[1], dtype=torch.int64)
+        rows[:batch, 0], rows[:batch, 1] = tokens_B, positions_B
+        rows[:batch, 2 : 2 + needed] = tables_BN[:, :needed]
+        rows[batch:] = rows[batch - 1]
+        graph = self._graphs.get(shape)
+        if graph is None:
+            graph = self._graphs[shape] = self._captured(rows)
+        graph.rows.copy_(rows)
+        graph.replay()
+        return graph.logits_BV[batch - (batch if scored is None else scored) : batch].clone()
+
+    def _captured(self, rows: Tensor) -> _Graph:
+        """Make a graph of this shape. Running it on the way writes what its first replay will write again."""
+        device = self._cache.keys.device
+        rows = rows.to(device)
+        logits_BV = torch.empty(len(rows), self._model.config.vocab_size, device=device)
+
+        def run() -> None:
+            logits_BV.copy_(self._logits(rows))
+
+        return _Graph(rows, logits_BV, self._capture(run))
+
+    def _logits(self, rows: Tensor) -> Tensor:
+        """Return logits (B, V) of rows of a token, its position, and a table; nothing here waits."""
+        model, num_heads = self._model, self._cache.keys.shape[2]
+        tokens_B1, positions_B1, tables_BN = rows[:, :1], rows[:, 1:2], rows[:, 2:]
+        heads_K1 = torch.arange(num_heads, device=rows.device)[:, None]
+        places_B = tables_BN.gather(1, positions_B1 // BLOCK_TOKENS).flatten()
+        slots_B = (positions_B1 % BLOCK_TOKENS).flatten()
+        pages = (tables_BN[:, None, :] * num_heads + heads_K1, places_B, slots_B)
+        mask_B1S = torch.arange(tables_BN.shape[1] * BLOCK_TOKENS, device=rows.device) <= positions_B1
+        tables = rope_tables(positions_B1, model.config)
+        x_B1D = F.embedding(tokens_B1, model.embedding.weight)
+        for layer, keys, values in zip(model.layers, self._cache.keys, self._cache.values, strict=True):
+            x_B1D = self._layer(
+                layer, x_B1D, tables, mask_B1S.unsqueeze(1), _LayerPages(keys, values, *pages)
+            )
+        return last_logits(model.norm(x_B1D), model.output_weight)
+
+
+@dataclass(frozen=True)
+class _LayerPages:
+    """What attention sees of one layer of the cache.
+
+    Attributes:
+        keys, values: (blocks, K, BLOCK_TOKENS, E) each.
+        rows_BKN: which rows of (blocks * K) a sequence has.
+        places_B, slots_B: the block and the slot of each new token.
+    """
+
+    keys: Tensor
+    values: Tensor
+    rows_BKN: Tensor
+    places_B: Tensor
+    slots_B: Tensor
+
+    def update(self, _layer_index: int, k_BK1E: Tensor, v_BK1E: Tensor) -> tuple[Tensor, Tensor]:
+        """Store the new keys and values; return all, (B, K, S, E) each."""
+        self.keys[self.places_B, :, self.slots_B] = k_BK1E.squeeze(2)
+        self.values[self.places_B, :, self.slots_B] = v_BK1E.squeeze(2)
+        return self._gathered(self.keys), self._gathered(self.values)
+
+    def _gathered(self, pages: Tensor) -> Tensor:
+        gathered = pages.flatten(2).flatten(0, 1).index_select(0, self.rows_BKN.flatten())
+        return gathered.view(*self.rows_BKN.shape[:2], -1, pages.shape[-1])
+
+
+def _run_layer(
+    layer: TransformerLayer, x_B1D: Tensor, tables: RopeTables, mask_B1S: Tensor, pages: _LayerPages
+) -> Any:
+    return layer(x_B1D, tables, mask_BTS=mask_B1S, cache=pages)
+
+
+def _power_of_two(number: int) -> int:
+    return 1 << (number - 1).bit_length()
+
+
+@torch.inference_mode()
+def _difference(decoder: GraphDecoder, model: Transformer, cache: PagedCache) -> float:
+    """Return how far the logits of a few tokens are from the model's; the cache is zero again afterwards."""
+    count = min(_CHECK_TOKENS, model.config.max_seq_len)
+    tokens_T = torch.arange(1, count + 1) * 7919 % model.config.vocab_size
+    expected_TV = model(tokens_T[None].to(cache.keys.device))[0].float()
+    table_11 = torch.ones(1, 1, dtype=torch.int32)
+    logits_TV = torch.cat(
+        [decoder.step(tokens_T[t : t + 1], torch.tensor([t]), table_11) for t in range(count)]
+    )
+    cache.clear()
+    scale = (expected_TV - expected_TV.mean(dim=-1, keepdim=True)).square().mean().sqrt()
+    return ((logits_TV - expected_TV).square().mean().sqrt() / scale.clamp(min=1e-20)).item()
