@@ -22,7 +22,7 @@ HEAD = [BOS, *b"You are a model of three layers. Answer in bytes, and do not sto
 
 @pytest.fixture(params=["torch", "kernel", "graph"])
 def _each_decoder(request, monkeypatch):
-    """Decode by the model itself, by the C++ kernel, which has to be there, and as a GPU does by its graphs."""
+    """Decode by the model itself, by the C++ kernel, which has to be there, and as by CUDA graphs."""
     if request.param != "kernel":
         monkeypatch.setattr("criadero.generate.engine.cpu_decoder", lambda *_: None)
     if request.param == "graph":

@@ -1,9 +1,9 @@
-"""Decoding on a GPU by CUDA graphs of compiled layers: the processor launches once a step, not once an operator.
+"""Decoding on a GPU by CUDA graphs of compiled layers: one launch a step, not one an operator.
 
-Entry point: `graph_decoder`, which gives what `TorchDecoder` is or None, with the reason said once. A graph is
-of one shape, so rows are padded to a power of two, and tables to a power of two of blocks. A row that pads is
-the last one once more: it writes what that writes. Letters: B batch, N blocks of a table, S all tokens, K
-key/value heads, E head width, D model width, V vocabulary.
+Entry point: `graph_decoder`, which gives what `TorchDecoder` is or None, with the reason said once. A graph
+is of one shape, so rows are padded to a power of two, and tables to a power of two of blocks. A row that
+pads is the last one once more: it writes what that writes. Letters: B batch, N blocks of a table, S all
+tokens, K key/value heads, E head width, D model width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from criadero.generate.decode import last_logits
 from criadero.generate.kv_cache import BLOCK_TOKENS, PagedCache
 from criadero.model.layout import WHOLE
 from criadero.model.rope import RopeTables, rope_tables
-from criadero.model.transformer import Transformer, TransformerLayer
+from criadero.model.transformer import Transformer
 from criadero.notices import say_once
 
 _LEAST_BLOCKS = 8  # 256 tokens: below that a smaller graph saves little
@@ -171,7 +171,7 @@ class _LayerPages:
 
 
 def _run_layer(
-    layer: TransformerLayer, x_B1D: Tensor, tables: RopeTables, mask_B1S: Tensor, pages: _LayerPages
+    layer: nn.Module, x_B1D: Tensor, tables: RopeTables, mask_B1S: Tensor, pages: _LayerPages
 ) -> Any:
     return layer(x_B1D, tables, mask_BTS=mask_B1S, cache=pages)
 
@@ -192,4 +192,4 @@ def _difference(decoder: GraphDecoder, model: Transformer, cache: PagedCache) ->
     )
     cache.clear()
     scale = (expected_TV - expected_TV.mean(dim=-1, keepdim=True)).square().mean().sqrt()
-    return ((logits_TV - expected_TV).square().mean().sqrt() / scale.clamp(min=1e-20)).item()
+    return float((logits_TV - expected_TV).square().mean().sqrt() / scale.clamp(min=1e-20))

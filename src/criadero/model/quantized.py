@@ -8,12 +8,17 @@ It is a traceable wrapper subclass: `torch.compile` sees through to its three pa
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+_HAS_TRITON = bool(torch.version.cuda and importlib.util.find_spec("triton"))
+if _HAS_TRITON:
+    from criadero.model import quantized_triton
 
 _PARTS = ("codes", "scales", "mins")
 _BITS = (4, 8)
@@ -203,6 +208,10 @@ def _dequantize(codes: Tensor, scales: Tensor, mins: Tensor, *, bits: int) -> Te
 def _linear(x: Tensor, weight: QuantizedTensor, bias: Tensor | None = None) -> Tensor:
     """Dequantise some rows at a time to the dtype of `x`: what a product needs stays in the cache."""
     rows, columns = weight.shape
+    if _HAS_TRITON and x.is_cuda and x.numel() <= quantized_triton.MOST_VECTORS * columns:
+        product_MO: Tensor = quantized_triton.linear(x.reshape(-1, columns), *weight._parts(), weight.bits)
+        product = product_MO.view(*x.shape[:-1], rows)
+        return product if bias is None else product + bias
     rows_at_once = max(1, _VALUES_AT_ONCE.get(x.device.type, _VALUES_ELSEWHERE) // columns)
     if torch.compiler.is_compiling() or rows <= rows_at_once:  # the compiler fuses the whole
         return F.linear(x, weight.dequantize(x.dtype), bias)
