@@ -65,6 +65,31 @@ INLINE float sum_of_lanes(Floats a) {
 #endif
 }
 
+// Lane i is the sum of a[i]'s lanes.
+INLINE Floats sums_of_lanes(const Floats* a) {
+#if WITH_AVX512
+    __m512 pairs[8], fours[4], halves[2];
+    for (int i = 0; i < 8; ++i) {
+        __m512 x = (__m512)a[2 * i], y = (__m512)a[2 * i + 1];
+        pairs[i] = _mm512_add_ps(_mm512_unpacklo_ps(x, y), _mm512_unpackhi_ps(x, y));
+    }
+    for (int i = 0; i < 4; ++i) {
+        __m512d x = _mm512_castps_pd(pairs[2 * i]), y = _mm512_castps_pd(pairs[2 * i + 1]);
+        fours[i] = _mm512_add_ps(
+            _mm512_castpd_ps(_mm512_unpacklo_pd(x, y)), _mm512_castpd_ps(_mm512_unpackhi_pd(x, y)));
+    }
+    auto join = [](__m512 x, __m512 y) {
+        return _mm512_add_ps(_mm512_shuffle_f32x4(x, y, 0x88), _mm512_shuffle_f32x4(x, y, 0xDD));
+    };
+    for (int i = 0; i < 2; ++i) halves[i] = join(fours[2 * i], fours[2 * i + 1]);
+    return (Floats)join(halves[0], halves[1]);
+#else
+    Floats sums;
+    for (int i = 0; i < LANES; ++i) sums[i] = sum_of_lanes(a[i]);
+    return sums;
+#endif
+}
+
 INLINE Floats larger(Floats a, Floats b) { return a > b ? a : b; }
 
 INLINE float largest_lane(Floats a) {
@@ -904,15 +929,33 @@ private:
 
     template <class T> void score(const T* keys, int64_t count, const float* queries, float* scores) const {
         const int64_t width = padded(m_.head_dim);
-        for (int64_t t = 0; t < count; ++t)
-            for (int64_t g = 0; g < group_; ++g) {
-                Floats sum = {};
-                for (int64_t e = 0; e < m_.head_dim; e += LANES) {
-                    Floats some = load_some(keys + t * m_.head_dim + e, m_.head_dim - e);
-                    sum = multiply_add(some, load(queries + g * width + e), sum);
+        for (int64_t t = 0; t < count; t += LANES)
+            for (int64_t g = 0; g < group_; g += 4) {
+                const T* some = keys + t * m_.head_dim;
+                const float* of = queries + g * width;
+                float* out = scores + g * ITEM_TOKENS + t;
+                switch (std::min<int64_t>(group_ - g, 4)) {
+                    case 4: score_some<4>(some, count - t, of, out); break;
+                    case 3: score_some<3>(some, count - t, of, out); break;
+                    case 2: score_some<2>(some, count - t, of, out); break;
+                    default: score_some<1>(some, count - t, of, out);
                 }
-                scores[g * ITEM_TOKENS + t] = sum_of_lanes(sum);
             }
+    }
+
+    // Of up to sixteen keys with N queries; what is written behind the keys means nothing.
+    template <int N, class T> void score_some(const T* keys, int64_t count, const float* queries, float* scores) const {
+        const int64_t width = padded(m_.head_dim);
+        Floats sums[N][LANES] = {};
+        for (int64_t t = 0; t < std::min<int64_t>(count, LANES); ++t) {
+            Floats sum[N] = {};
+            for (int64_t e = 0; e < m_.head_dim; e += LANES) {
+                Floats some = load_some(keys + t * m_.head_dim + e, m_.head_dim - e);
+                for (int n = 0; n < N; ++n) sum[n] = multiply_add(some, load(queries + n * width + e), sum[n]);
+            }
+            for (int n = 0; n < N; ++n) sums[n][t] = sum[n];
+        }
+        for (int n = 0; n < N; ++n) store(scores + n * ITEM_TOKENS, sums_of_lanes(sums[n]));
     }
 
     // Scores become e^(score - largest); those behind them, up to a whole vector, zero.
@@ -927,16 +970,25 @@ private:
     }
 
     template <class T> void add_values(const T* values, int64_t count, const float* weights, float* partials) const {
-        for (int64_t g = 0; g < group_; ++g)
-            for (int64_t e = 0; e < m_.head_dim; e += LANES) {
-                float* out = partials + g * partial_width() + e;
-                Floats sum = load(out);
-                for (int64_t t = 0; t < count; ++t) {
-                    Floats some = load_some(values + t * m_.head_dim + e, m_.head_dim - e);
-                    sum = multiply_add(all_lanes(weights[g * ITEM_TOKENS + t]), some, sum);
-                }
-                store(out, sum);
+        for (int64_t g = 0; g < group_; ++g, weights += ITEM_TOKENS, partials += partial_width()) {
+            int64_t e = 0;
+            for (; e + 4 * LANES <= m_.head_dim; e += 4 * LANES) add_some<4>(values, count, weights, partials, e);
+            for (; e < m_.head_dim; e += LANES) add_some<1>(values, count, weights, partials, e);
+        }
+    }
+
+    // Columns from e on, N vectors of lanes side by side so that none waits for itself.
+    template <int N, class T>
+    void add_some(const T* values, int64_t count, const float* weights, float* partials, int64_t e) const {
+        Floats sum[N];
+        for (int n = 0; n < N; ++n) sum[n] = load(partials + e + n * LANES);
+        for (int64_t t = 0; t < count; ++t)
+            for (int n = 0; n < N; ++n) {
+                int64_t from = e + n * LANES;
+                Floats some = load_some(values + t * m_.head_dim + from, m_.head_dim - from);
+                sum[n] = multiply_add(all_lanes(weights[t]), some, sum[n]);
             }
+        for (int n = 0; n < N; ++n) store(partials + e + n * LANES, sum[n]);
     }
 
     // Joins the parts of a sequence's tokens; out is (H * E).
