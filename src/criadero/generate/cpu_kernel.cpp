@@ -155,14 +155,6 @@ INLINE float to_float(Half x) {
 #endif
 }
 
-// The first `count` of sixteen, zeros after them; reads nothing behind them.
-template <class T> INLINE Floats load_some(const T* p, int64_t count) {
-    if (count >= LANES) return load(p);
-    T some[LANES] = {};
-    memcpy(some, p, count * sizeof(T));
-    return load(some);
-}
-
 INLINE Floats load(const Half* p) {
 #if WITH_AVX512
     return (Floats)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p));
@@ -171,6 +163,30 @@ INLINE Floats load(const Half* p) {
     for (int i = 0; i < LANES; ++i) a[i] = to_float(p[i]);
     return a;
 #endif
+}
+
+// The first `count` of sixteen, zeros after them; reads nothing behind them.
+#if WITH_AVX512
+INLINE __mmask16 first_lanes(int64_t count) { return (__mmask16)((1u << count) - 1); }
+INLINE Floats load_first(const float* p, int64_t count) {
+    return (Floats)_mm512_maskz_loadu_ps(first_lanes(count), p);
+}
+INLINE Floats load_first(const Half* p, int64_t count) {
+    return (Floats)_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first_lanes(count), p));
+}
+INLINE Floats load_first(const BFloat16* p, int64_t count) {
+    __m256i bits = _mm256_maskz_loadu_epi16(first_lanes(count), p);
+    return (Floats)_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16);
+}
+#else
+template <class T> INLINE Floats load_first(const T* p, int64_t count) {
+    T some[LANES] = {};
+    memcpy(some, p, count * sizeof(T));
+    return load(some);
+}
+#endif
+template <class T> INLINE Floats load_some(const T* p, int64_t count) {
+    return count >= LANES ? load(p) : load_first(p, count);
 }
 
 // e^x for x <= 0, to about one unit in the last place; below e^-87 that.
@@ -443,14 +459,24 @@ template <int BITS, int N> INLINE void add_unit(Codes c, Floats scale, const cha
     }
 }
 
+// Gives the sums of some rows with N vectors: `totals` has a vector's rows side by side, as many as fit.
+template <int N> INLINE void write_sums(const Floats* totals, int64_t rows, float* out, int64_t stride) {
+    constexpr int64_t all = LANES / N;
+    Floats sums = sums_of_lanes(totals);
+    for (int n = 0; n < N; ++n)
+        for (int64_t r = 0; r < all; ++r)
+            if (r < rows) out[n * stride + r] = sums[n * all + r];
+}
+
 // Row `first` is written to out[n * stride], the others behind it, for each of N vectors.
 template <int BITS, class S, int N>
 void quantised_rows(const Matrix& m, int64_t first, int64_t last, const Activation* a, float* out, int64_t stride) {
-    constexpr int64_t unit_bytes = N * (BITS == 4 ? Activation::UNIT4 : Activation::UNIT8);
+    constexpr int64_t unit_bytes = N * (BITS == 4 ? Activation::UNIT4 : Activation::UNIT8), rows = LANES / N;
     const int64_t groups = m.columns / m.group, row_bytes = m.columns * BITS / 8, whole = row_bytes / 64;
     const Spread spread(m.group * BITS / 32);
     const auto every = Spread::first(spread.count), rest = Spread::first(groups - whole * spread.count);
     float* sums[N];
+    Floats totals[LANES] = {};
     for (int n = 0; n < N; ++n) sums[n] = a[n].sums[m.group / 32];  // 16, 32, 64: 0, 1, 2
     for (int64_t row = first; row < last; ++row) {
         const uint8_t* codes = (const uint8_t*)m.values + row * row_bytes;
@@ -471,12 +497,16 @@ void quantised_rows(const Matrix& m, int64_t first, int64_t last, const Activati
             add_mins<N>((const Half*)m.mins + row * groups, groups, sums, total);
         else
             add_mins<N>((const float*)m.mins + row * groups, groups, sums, total);
-        for (int n = 0; n < N; ++n) out[n * stride + row - first] = sum_of_lanes(total[n]);
+        const int64_t r = (row - first) % rows;
+        for (int n = 0; n < N; ++n) totals[n * rows + r] = total[n];
+        if (r == rows - 1 || row == last - 1) write_sums<N>(totals, r + 1, out + row - first - r, stride);
     }
 }
 
 template <class T, int N>
 void plain_rows(const Matrix& m, int64_t first, int64_t last, const Activation* a, float* out, int64_t stride) {
+    constexpr int64_t rows = LANES / N;
+    Floats totals[LANES] = {};
     for (int64_t row = first; row < last; ++row) {
         const T* weights = (const T*)m.values + row * m.columns;
         Floats total[N] = {};
@@ -484,7 +514,9 @@ void plain_rows(const Matrix& m, int64_t first, int64_t last, const Activation* 
             Floats some = load_some(weights + c, m.columns - c);
             for (int n = 0; n < N; ++n) total[n] = multiply_add(some, load(a[n].x + c), total[n]);
         }
-        for (int n = 0; n < N; ++n) out[n * stride + row - first] = sum_of_lanes(total[n]);
+        const int64_t r = (row - first) % rows;
+        for (int n = 0; n < N; ++n) totals[n * rows + r] = total[n];
+        if (r == rows - 1 || row == last - 1) write_sums<N>(totals, r + 1, out + row - first - r, stride);
     }
 }
 
