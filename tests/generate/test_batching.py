@@ -387,11 +387,11 @@ def test_a_closed_stream_holds_nothing():
 
 
 def test_a_long_prompt_does_not_starve_those_who_are_writing():
-    engine = engine_of(prefill_tokens=16)
+    engine = engine_of(prefill_tokens=64)
     writer = engine.submit(greedy([BOS, *b"go"], 60))
     engine.step()
     engine.submit(greedy((HEAD * 3)[:200], 4))
-    for _ in range(200 // 16):
+    for _ in range(200 // 16):  # a quarter at once while another is written to
         before = engine.counts.prefilled
         assert [ticket for ticket, _ in engine.step()] == [writer]
         assert engine.counts.prefilled - before == 16

@@ -37,6 +37,8 @@ __all__ = ["Completion", "Engine", "EngineCounts", "Generator", "Request", "Tick
 
 # Tokens of cache that a Generator begins with; it makes a larger one when a request needs it.
 _SMALLEST_CACHE_TOKENS = 1024
+# Of the tokens of prompts that a step may read, the part it does read while others are written to.
+_PART_WHILE_DECODING = 4
 
 Event = tuple[Ticket, Token]
 
@@ -65,7 +67,7 @@ class Engine:
         tokenizer: the one the model was trained with.
         cache_bytes, cache_tokens: exactly one of them: memory for keys and values, or tokens it is to hold.
         max_batch: most sequences decoded together.
-        prefill_tokens: most tokens of prompts in one step, which the tokens of others wait for.
+        prefill_tokens: most tokens of prompts in one step; a quarter while the tokens of others wait for it.
 
     Raises:
         FormatError: the tokenizer has ids that the model does not know.
@@ -238,6 +240,8 @@ class Engine:
         """Run tokens of prompts, one prompt after the other, up to the budget of a step."""
         events: list[Event] = []
         budget = self._prefill_tokens
+        if self._decoding:  # who reads along is not to wait long for the next token
+            budget = max(1, budget // _PART_WHILE_DECODING)
         while budget > 0:
             self.release_cancelled()
             self._reading = sequence = self._reading or self._admit()
