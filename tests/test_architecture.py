@@ -95,7 +95,8 @@ def test_no_file_is_a_drawer():
 
 
 def test_files_are_short():
-    long = {str(f.relative_to(SOURCE)) for f in python_files() if f.read_text().count("\n") > 500}
+    files = [*python_files(), *(SOURCE / "generate" / "kernel").iterdir()]
+    long = {str(f.relative_to(SOURCE)) for f in files if f.read_text().count("\n") > 500}
     assert long == set(LONG_FILES)
 
 

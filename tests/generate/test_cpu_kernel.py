@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import platform
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -292,8 +293,9 @@ def test_a_kernel_with_other_logits_is_not_used(
     source = cpu_build.SOURCE.read_text()
     wrong = source.replace("squares = multiply_add(some, some, squares)", "squares = some")
     assert wrong != source
-    (new_folder / "wrong.cpp").write_text(wrong)
-    monkeypatch.setattr(cpu_build, "SOURCE", new_folder / "wrong.cpp")
+    shutil.copytree(cpu_build.SOURCE.parent, new_folder / "wrong")
+    (new_folder / "wrong" / "decoder.cpp").write_text(wrong)
+    monkeypatch.setattr(cpu_build, "SOURCE", new_folder / "wrong" / "decoder.cpp")
     (said,) = refusals(caplog)
     assert "its logits differ from the model's" in said
 

@@ -1,9 +1,9 @@
 """The C++ kernel as a loaded library: compiled at first use, kept in torch's folder of extensions.
 
-Entry point: `load_library`. One call of the compiler that torch would take, for one file without headers of
-torch or Python: neither ninja nor Python's headers are needed, and it takes a few seconds. What is kept is
-named by the source and by all the compiler says about this processor; it is loaded only if it has the hash
-it was written with.
+Entry point: `load_library`. One call of the compiler that torch would take, for one file and the headers
+beside it, none of torch or Python: neither ninja nor Python's headers are needed, and it takes a few seconds.
+What is kept is named by the source and by all the compiler says about this processor; it is loaded only if it
+has the hash it was written with.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from criadero.errors import ResourceError
 from criadero.files import sha256_file
 
-SOURCE = Path(__file__).with_name("cpu_kernel.cpp")
+SOURCE = Path(__file__).parent / "kernel" / "decoder.cpp"
 _NATIVE = "-march=native" if platform.machine().lower() in ("x86_64", "amd64", "i686") else "-mcpu=native"
 # No contraction: whether a product is fused with a sum would depend on how the code around it is unrolled.
 _FLAGS = ("-O3", _NATIVE, "-std=c++17", "-ffp-contract=off", "-fPIC", "-shared", "-pthread", "-w")
@@ -57,7 +57,8 @@ def _compiler_and_folder() -> tuple[str, Path]:
 def _key(compiler: str) -> str:
     """Name source, flags, compiler and processor; the macros of the compiler tell the last two."""
     defined = _run([compiler, *_FLAGS, "-dM", "-E", "-x", "c++", "/dev/null"])
-    return hashlib.sha256(b"\0".join((SOURCE.read_bytes(), repr(_FLAGS).encode(), defined))).hexdigest()[:32]
+    sources = [path.read_bytes() for path in sorted(SOURCE.parent.iterdir()) if path.is_file()]
+    return hashlib.sha256(b"\0".join((*sources, repr(_FLAGS).encode(), defined))).hexdigest()[:32]
 
 
 def _is_whole(path: Path) -> bool:

@@ -21,7 +21,7 @@ from torch import Tensor
 from criadero.errors import ResourceError
 from criadero.generate.cpu_build import load_library
 from criadero.model.layout import WHOLE
-from criadero.model.quantized import QuantizedTensor
+from criadero.model.quantized import QuantizedTensor, is_quantized
 from criadero.model.rope import inverse_frequencies
 from criadero.model.transformer import Transformer
 from criadero.notices import say_once
@@ -271,9 +271,8 @@ def _compare(decoder: CPUDecoder, model: Transformer) -> None:
 
 
 def _tolerance(decoder: CPUDecoder, model: Transformer) -> float:
-    weights = [weight for weight in model.parameters() if weight.ndim > 1]
-    quantised = any(isinstance(weight, QuantizedTensor) for weight in weights)
-    exact = not quantised and {decoder.cache.keys.dtype, *(w.dtype for w in weights)} == {torch.float32}
+    dtypes = {decoder.cache.keys.dtype, *(weight.dtype for weight in model.parameters() if weight.ndim > 1)}
+    exact = not is_quantized(model) and dtypes == {torch.float32}
     return _TOLERANCE_EXACT if exact else _TOLERANCE_ROUNDED
 
 

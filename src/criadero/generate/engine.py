@@ -28,7 +28,7 @@ from criadero.generate.limits import answer_tokens, cache_tokens_of, check_reque
 from criadero.generate.logprobs import Choice, choose, score_prompt
 from criadero.generate.request import Completion, PromptToken, Request, Ticket, Token
 from criadero.generate.sampling import SamplingConfig, new_generator
-from criadero.model.quantized import QuantizedTensor
+from criadero.model.quantized import is_quantized
 from criadero.model.transformer import Head, Transformer
 from criadero.notices import say_once
 from criadero.tokenizer.tokenizer import Tokenizer
@@ -97,7 +97,7 @@ class Engine:
         self._cache = _new_cache(model, cache_bytes=cache_bytes, cache_tokens=cache_tokens)
         self._decoder = _new_decoder(model, self._cache)
         # What a kernel rounds to 8 bits it rounds alike wherever a prompt is cut, and it is quicker here.
-        self._reads_by_step = _is_quantised(model) and isinstance(self._decoder, CPUDecoder)
+        self._reads_by_step = is_quantized(model) and isinstance(self._decoder, CPUDecoder)
         self.max_batch = max_batch
         self._prefill_tokens = prefill_tokens
         self._numbers = itertools.count()
@@ -373,10 +373,6 @@ def _new_cache(model: Transformer, *, cache_bytes: int | None, cache_tokens: int
 
 def _new_decoder(model: Transformer, cache: PagedCache) -> Decoder:
     return cpu_decoder(model, cache) or graph_decoder(model, cache) or TorchDecoder(model, cache)
-
-
-def _is_quantised(model: Transformer) -> bool:
-    return any(isinstance(weight, QuantizedTensor) for weight in model.parameters())
 
 
 def _nothing(_hidden_BTD: Tensor, _weight_VD: Tensor) -> None:

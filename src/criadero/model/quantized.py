@@ -1,7 +1,7 @@
 """Quantised matrices that stand where float ones do: 4 or 8 bits a weight, one scale and minimum a group.
 
 Entry points: `QuantizedTensor`, which `F.linear` and `F.embedding` take as their weight, so that the
-Transformer runs on it unchanged, and `quantize`, which makes one. Groups lie along the columns;
+Transformer runs on it unchanged, `quantize`, which makes one, and `is_quantized`. Groups lie along columns;
 value = scale * code + minimum, worked out in float32, so blocks of GGUF files are held without loss.
 It is a traceable wrapper subclass: `torch.compile` sees through to its three parts.
 """
@@ -190,6 +190,11 @@ def quantize(weight: Tensor, *, bits: int, group: int = 32) -> QuantizedTensor:
     if bits == 4:
         codes = codes[:, 0::2] | (codes[:, 1::2] << 4)
     return QuantizedTensor(codes, scales, mins, bits=bits, group=group, dtype=weight.dtype)
+
+
+def is_quantized(module: torch.nn.Module) -> bool:
+    """Tell whether any weight of a module is held as codes."""
+    return any(isinstance(weight, QuantizedTensor) for weight in module.parameters())
 
 
 def _compact(scales: Tensor, *, largest: float = 65504.0) -> Tensor:
