@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 from hypothesis import settings
 from hypothesis import strategies as st
 
+from criadero.tokenizer.sentencepiece_tokenizer import SentencePieceTokenizer
 from criadero.tokenizer.tokenizer import Tokenizer
+from criadero.tokenizer.train import TokenizerTrainConfig, train
 
 SOME_WORDS = """
 the of and to in a is that it was for on are as with his they at be this from have or by one had
@@ -51,3 +54,10 @@ fuzzed = settings(max_examples=300, deadline=None)
 def streamed(tokenizer: Tokenizer, ids: list[int]) -> str:
     decoder = tokenizer.stream()
     return "".join([*(decoder.push(i) for i in ids), decoder.finish()])
+
+
+def trained_sentencepiece(folder: Path, *, vocab_size: int) -> SentencePieceTokenizer:
+    """Return a tokenizer that was trained on texts of all kinds."""
+    texts = [text_of_all_kinds(seed, 300) for seed in range(8)]
+    train({"text": texts}, folder / "tokenizer", TokenizerTrainConfig(vocab_size=vocab_size))
+    return SentencePieceTokenizer.from_file(folder / "tokenizer" / "tokenizer.model")

@@ -18,10 +18,9 @@ from criadero.formats.load import LoadedModel, load_model
 from criadero.formats.model_card import TrainingFacts
 from criadero.tokenizer.sentencepiece_tokenizer import SentencePieceTokenizer
 from criadero.tokenizer.tokenizer import Tokenizer
-from criadero.tokenizer.train import TokenizerTrainConfig, train
 from foreign_models import random_llama
 from packaged import packaged_file
-from tokenizer_texts import FRAGMENTS, text_of_all_kinds
+from tokenizer_texts import FRAGMENTS, text_of_all_kinds, trained_sentencepiece
 
 PEER = Path(__file__).resolve().parents[2] / "benchmarks" / "peers" / "llamacpp"
 
@@ -102,10 +101,7 @@ LLAMA3_ROPE = {
 
 @pytest.fixture(scope="module")
 def sentencepiece(tmp_path_factory: pytest.TempPathFactory) -> SentencePieceTokenizer:
-    folder = tmp_path_factory.mktemp("sentencepiece") / "tokenizer"
-    texts = [text_of_all_kinds(seed, 300) for seed in range(8)]
-    train({"text": texts}, folder, TokenizerTrainConfig(vocab_size=416))
-    return SentencePieceTokenizer.from_file(folder / "tokenizer.model")
+    return trained_sentencepiece(tmp_path_factory.mktemp("sentencepiece"), vocab_size=416)
 
 
 # llama.cpp rounds activations to float16 where the weights are, which moves these logits by up to 0.02; these

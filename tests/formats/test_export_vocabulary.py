@@ -23,10 +23,9 @@ from criadero.formats.model_card import TrainingFacts
 from criadero.tokenizer.byte_bpe import ByteBPETokenizer
 from criadero.tokenizer.sentencepiece_tokenizer import SentencePieceTokenizer
 from criadero.tokenizer.tokenizer import Tokenizer
-from criadero.tokenizer.train import TokenizerTrainConfig, train
 from foreign_models import logits, random_llama, write_gguf
 from packaged import packaged_file
-from tokenizer_texts import FRAGMENTS, text_of_all_kinds
+from tokenizer_texts import FRAGMENTS, text_of_all_kinds, trained_sentencepiece
 
 TEXTS = [text_of_all_kinds(3, 200), *FRAGMENTS, "".join(FRAGMENTS)]
 
@@ -44,10 +43,7 @@ def round_trip(tokenizer: Tokenizer, folder: Path, *, vocab_size: int | None = N
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> SentencePieceTokenizer:
-    folder = tmp_path_factory.mktemp("trained") / "tokenizer"
-    texts = [text_of_all_kinds(seed, 300) for seed in range(8)]
-    train({"text": texts}, folder, TokenizerTrainConfig(vocab_size=400))
-    return SentencePieceTokenizer.from_file(folder / "tokenizer.model")
+    return trained_sentencepiece(tmp_path_factory.mktemp("trained"), vocab_size=400)
 
 
 def test_a_trained_sentencepiece_vocabulary_comes_back(

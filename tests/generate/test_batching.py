@@ -13,7 +13,7 @@ from criadero.model.config import ModelConfig
 from criadero.model.init import initialize
 from criadero.model.quantized import quantize
 from criadero.model.transformer import Transformer
-from generate.tiny_model import BOS, byte_tokenizer, tiny_model
+from generate.tiny_model import BOS, byte_tokenizer, run_again, tiny_model
 
 CONTEXT = 256
 ANSWERS = (100, 90, 17, 33, 25, 1, 48)
@@ -32,13 +32,7 @@ def _each_decoder(request, monkeypatch):
 
 
 def replayed(model, cache) -> GraphDecoder:
-    """Run what would be captured once more instead of replaying it."""
-
-    def capture(run):
-        run()
-        return run
-
-    return GraphDecoder(model, cache, capture=capture, compiled=False)
+    return GraphDecoder(model, cache, capture=run_again, compiled=False)
 
 
 def engine_of(model=None, **options) -> Engine:

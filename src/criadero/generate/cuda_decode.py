@@ -25,6 +25,7 @@ from criadero.notices import say_once
 
 _LEAST_BLOCKS = 8  # 256 tokens: below that a smaller graph saves little
 _CHECK_TOKENS = 4
+_DEVICE = "cuda"
 # Root mean square of the difference over that of the reference: roundings of bfloat16 make a few percent.
 _TOLERANCE = 0.25
 
@@ -39,10 +40,10 @@ def graph_decoder(model: Transformer, cache: PagedCache) -> GraphDecoder | None:
         model: with loaded weights, on one GPU.
         cache: empty, on the model's device.
     """
-    if cache.keys.device.type != "cuda" or model.layout is not WHOLE:
+    if cache.keys.device.type != _DEVICE or model.layout is not WHOLE:
         return None
     try:
-        decoder = GraphDecoder(model, cache, capture=cuda_graph)
+        decoder = GraphDecoder(model, cache, capture=cuda_graphs())
         difference = _difference(decoder, model, cache)
     except RuntimeError as problem:  # torch's class for what fails in compiling and capturing
         reason = str(problem).partition("\n")[0]
@@ -54,17 +55,22 @@ def graph_decoder(model: Transformer, cache: PagedCache) -> GraphDecoder | None:
     return None
 
 
-def cuda_graph(run: Callable[[], None]) -> Callable[[], None]:
-    """Run a function on another stream, as capturing asks for, then capture it; return the replay."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        run()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        run()
-    return graph.replay
+def cuda_graphs() -> Capture:
+    """Return what captures functions; only one of them runs at any time, for all share their memory."""
+    pool = torch.cuda.graph_pool_handle()
+
+    def capture(run: Callable[[], None]) -> Callable[[], None]:
+        stream = torch.cuda.Stream()  # compiling and first use of libraries must not be captured
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            run()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+            run()
+        return graph.replay
+
+    return capture
 
 
 @dataclass
@@ -82,7 +88,7 @@ class GraphDecoder:
     Args:
         model: with loaded weights.
         cache: whose tensors stay where they are.
-        capture: `cuda_graph`.
+        capture: what `cuda_graphs` returns.
         compiled: whether layers are compiled; once for the first shape, and again for what then varies.
     """
 
