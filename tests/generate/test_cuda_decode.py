@@ -86,13 +86,19 @@ def _as_on_cuda(monkeypatch):
 
 
 @pytest.mark.usefixtures("_as_on_cuda")
-def test_it_is_compared_with_the_model_and_leaves_the_cache_empty(monkeypatch):
+def test_it_begins_with_an_empty_cache_and_all_compiled(monkeypatch):
+    torch._dynamo.reset()
     monkeypatch.setattr(cuda_decode, "cuda_graphs", lambda: run_again)
     model = tiny_model().requires_grad_(False)
     cache = new_cache(model)
-    assert isinstance(graph_decoder(model, cache), GraphDecoder)
+    decoder = graph_decoder(model, cache)
+    assert isinstance(decoder, GraphDecoder)
     assert not cache.keys.any()
     assert not cache.values.any()
+    with torch.compiler.set_stance("fail_on_recompile"):
+        for batch, position in ((1, 600), (4, 90), (7, 600)):
+            tables_BN = torch.arange(1, 21).int().expand(batch, -1)
+            decoder.step(torch.arange(batch), torch.full((batch,), position), tables_BN)
 
 
 @pytest.mark.usefixtures("_as_on_cuda")

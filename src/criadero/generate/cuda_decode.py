@@ -44,6 +44,7 @@ def graph_decoder(model: Transformer, cache: PagedCache) -> GraphDecoder | None:
         return None
     try:
         decoder = GraphDecoder(model, cache, capture=cuda_graphs())
+        _compile(decoder)
         difference = _difference(decoder, model, cache)
     except RuntimeError as problem:  # torch's class for what fails in compiling and capturing
         reason = str(problem).partition("\n")[0]
@@ -184,6 +185,13 @@ def _run_layer(
 
 def _power_of_two(number: int) -> int:
     return 1 << (number - 1).bit_length()
+
+
+def _compile(decoder: GraphDecoder) -> None:
+    """Meet one row, a longer table and two rows: every other shape, so every request, finds layers compiled."""
+    for batch, position in ((1, 0), (1, _LEAST_BLOCKS * BLOCK_TOKENS), (2, 0)):
+        table_BN = torch.ones(batch, position // BLOCK_TOKENS + 1, dtype=torch.int32)
+        decoder.step(torch.zeros(batch, dtype=torch.int64), torch.full((batch,), position), table_BN)
 
 
 @torch.inference_mode()
