@@ -188,7 +188,7 @@ def _power_of_two(number: int) -> int:
 
 
 def _compile(decoder: GraphDecoder) -> None:
-    """Meet one row, a longer table and two rows: every other shape, so every request, finds layers compiled."""
+    """Meet one row, a longer table and two rows: requests of any shape then find their layers compiled."""
     for batch, position in ((1, 0), (1, _LEAST_BLOCKS * BLOCK_TOKENS), (2, 0)):
         table_BN = torch.ones(batch, position // BLOCK_TOKENS + 1, dtype=torch.int32)
         decoder.step(torch.zeros(batch, dtype=torch.int64), torch.full((batch,), position), table_BN)
