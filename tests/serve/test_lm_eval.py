@@ -23,29 +23,21 @@ QUESTIONS = [
     {"question": "¿Dónde viven?", "choices": ["in the Andes", "under the sea", "日本"], "gold": 2},
     {"question": "How many?", "choices": ["3", "4", "a flock of them"], "gold": 1},
 ]
-CHOOSE = {
-    "task": "choose",
-    "doc_to_text": "{{question}}",
-    "doc_to_choice": "{{choices}}",
-    "doc_to_target": "{{gold}}",
-    "output_type": "multiple_choice",
-    "metric_list": [{"metric": "acc"}],
-}
-ANSWER = {
-    "task": "answer",
-    "doc_to_text": "{{question}}",
-    "doc_to_target": "{{choices[gold]}}",
-    "output_type": "generate_until",
-    "generation_kwargs": {"until": ["\n\n"], "max_gen_toks": 8},
-    "metric_list": [{"metric": "exact_match"}],
-}
-DOCUMENT = {
-    "task": "document",
-    "doc_to_text": "",
-    "doc_to_target": "{{question}}",
-    "output_type": "loglikelihood_rolling",
-    "metric_list": [{"metric": "bits_per_byte"}],
-}
+
+
+def task(name: str, output_type: str, metric: str, **fields: Any) -> dict[str, Any]:
+    common = {"task": name, "output_type": output_type, "metric_list": [{"metric": metric}]}
+    return {**common, "doc_to_text": "{{question}}", **fields}
+
+
+TASKS = [
+    task("choose", "multiple_choice", "acc", doc_to_choice="{{choices}}", doc_to_target="{{gold}}"),
+    task(
+        "answer", "generate_until", "exact_match", doc_to_target="{{choices[gold]}}",
+        generation_kwargs={"until": ["\n\n"], "max_gen_toks": 8},
+    ),
+    task("document", "loglikelihood_rolling", "bits_per_byte", doc_to_text="", doc_to_target="{{question}}"),
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +55,7 @@ def samples(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     work = tmp_path_factory.mktemp("lm_eval")
     (work / "questions.json").write_text("\n".join(json.dumps(question) for question in QUESTIONS))
     data = {"dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(work / "questions.json")}}}
-    tasks = [CHOOSE, ANSWER, DOCUMENT]
-    for task in tasks:
+    for task in TASKS:
         written = task | data | {"test_split": "test", "target_delimiter": " "}
         (work / f"{task['task']}.yaml").write_text(json.dumps(written))  # JSON is YAML
     with running(model=load_model(folder).model) as server:
@@ -72,11 +63,11 @@ def samples(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
         command = [sys.executable, "-m", "lm_eval", "--model", "local-completions", "--log_samples"]
         command += ["--model_args", f"{settings},tokenizer={folder},tokenizer_backend=huggingface"]
         command += ["--include_path", str(work), "--output_path", str(work / "out")]
-        command += ["--tasks", ",".join(task["task"] for task in tasks)]
+        command += ["--tasks", ",".join(task["task"] for task in TASKS)]
         environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(work / "home")}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr[-3000:]
-    return {task["task"]: _noted(work / "out", task["task"]) for task in tasks}
+    return {task["task"]: _noted(work / "out", task["task"]) for task in TASKS}
 
 
 def _noted(folder: Path, task: str) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from criadero.errors import ResourceError
 from criadero.generate.cpu_build import load_library
+from criadero.generate.decode import CHECK_TOKENS, ROUNDED, difference
 from criadero.model.layout import WHOLE
 from criadero.model.quantized import QuantizedTensor, is_quantized
 from criadero.model.rope import inverse_frequencies
@@ -28,11 +29,9 @@ from criadero.notices import say_once
 
 _BITS = {torch.float32: 32, torch.bfloat16: 16}
 _ATTENTION_TOKENS = 256  # ITEM_TOKENS in the source, which whole blocks have to fill
-_CHECK_TOKENS = 4
-# Root mean square of the difference over that of the reference. float32 differs in the order of sums only. In
-# bfloat16 the reference itself is rounded after every operator, and beside codes activations are rounded to
-# int8; both are noise of a few percent in the logits, and a wrong kernel differs by 100%.
-_TOLERANCE_EXACT, _TOLERANCE_ROUNDED = 1e-3, 0.25
+# float32 differs in the order of sums only. In bfloat16 the reference itself is rounded after every operator,
+# and beside codes activations are rounded to int8: ROUNDED.
+_EXACT = 1e-3
 
 
 # The cache's dtype that a model was last compared with.
@@ -254,18 +253,13 @@ class _OneBlock:
         self.values = torch.zeros(shape, dtype=like.values.dtype)
 
 
-@torch.inference_mode()
 def _compare(decoder: CPUDecoder, model: Transformer) -> None:
     """Raise _Unsuitable unless the kernel's logits are those of the model, but for rounding."""
-    count = min(_CHECK_TOKENS, model.config.max_seq_len, decoder.cache.keys.shape[3])
-    tokens_T = torch.arange(1, count + 1) * 7919 % model.config.vocab_size
-    expected_TV = model(tokens_T.unsqueeze(0))[0].float()
+    count = min(CHECK_TOKENS, model.config.max_seq_len, decoder.cache.keys.shape[3])
     cache, table_1N = _OneBlock(decoder.cache), torch.zeros(1, 1, dtype=torch.int32)
-    logits_TV = torch.cat(
-        [decoder._step(cache, tokens_T[t : t + 1], torch.tensor([t]), table_1N) for t in range(count)]
+    error = difference(
+        model, lambda token_1, at_1: decoder._step(cache, token_1, at_1, table_1N), count=count
     )
-    scale = (expected_TV - expected_TV.mean(dim=-1, keepdim=True)).square().mean().sqrt()
-    error = ((logits_TV - expected_TV).square().mean().sqrt() / scale.clamp(min=1e-20)).item()
     if not error <= _tolerance(decoder, model):
         raise _Unsuitable(f"its logits differ from the model's by {error:.2g} of their size")
 
@@ -273,7 +267,7 @@ def _compare(decoder: CPUDecoder, model: Transformer) -> None:
 def _tolerance(decoder: CPUDecoder, model: Transformer) -> float:
     dtypes = {decoder.cache.keys.dtype, *(weight.dtype for weight in model.parameters() if weight.ndim > 1)}
     exact = not is_quantized(model) and dtypes == {torch.float32}
-    return _TOLERANCE_EXACT if exact else _TOLERANCE_ROUNDED
+    return _EXACT if exact else ROUNDED
 
 
 def _destroy(library: ctypes.CDLL, handle: c_void_p, process: int) -> None:

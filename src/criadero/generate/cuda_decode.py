@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from criadero.generate.decode import last_logits
+from criadero.generate.decode import CHECK_TOKENS, ROUNDED, PageIndex, difference, last_logits
 from criadero.generate.kv_cache import BLOCK_TOKENS, PagedCache
 from criadero.model.layout import WHOLE
 from criadero.model.rope import RopeTables, rope_tables
@@ -24,10 +24,8 @@ from criadero.model.transformer import Transformer
 from criadero.notices import say_once
 
 _LEAST_BLOCKS = 8  # 256 tokens: below that a smaller graph saves little
-_CHECK_TOKENS = 4
 _DEVICE = "cuda"
-# Root mean square of the difference over that of the reference: roundings of bfloat16 make a few percent.
-_TOLERANCE = 0.25
+_BLOCK_1 = torch.ones(1, 1, dtype=torch.int32)  # the table of a sequence in block 1
 
 # Runs a function once, and returns a function that does the same again.
 Capture = Callable[[Callable[[], None]], Callable[[], None]]
@@ -45,13 +43,15 @@ def graph_decoder(model: Transformer, cache: PagedCache) -> GraphDecoder | None:
     try:
         decoder = GraphDecoder(model, cache, capture=cuda_graphs())
         _compile(decoder)
-        difference = _difference(decoder, model, cache)
+        count = min(CHECK_TOKENS, model.config.max_seq_len)
+        found = difference(model, lambda token_1, at_1: decoder.step(token_1, at_1, _BLOCK_1), count=count)
+        cache.clear()
     except RuntimeError as problem:  # torch's class for what fails in compiling and capturing
         reason = str(problem).partition("\n")[0]
     else:
-        if difference <= _TOLERANCE:
+        if found <= ROUNDED:
             return decoder
-        reason = f"its logits differ from the model's by {difference:.2g} of their size"
+        reason = f"its logits differ from the model's by {found:.2g} of their size"
     say_once(f"decoding runs in plain torch, several times slower than CUDA graphs: {reason}")
     return None
 
@@ -134,47 +134,32 @@ class GraphDecoder:
 
     def _logits(self, rows: Tensor) -> Tensor:
         """Return logits (B, V) of rows of a token, its position, and a table; nothing here waits."""
-        model, num_heads = self._model, self._cache.keys.shape[2]
+        model, cache = self._model, self._cache
         tokens_B1, positions_B1, tables_BN = rows[:, :1], rows[:, 1:2], rows[:, 2:]
-        heads_K1 = torch.arange(num_heads, device=rows.device)[:, None]
-        places_B = tables_BN.gather(1, positions_B1 // BLOCK_TOKENS).flatten()
-        slots_B = (positions_B1 % BLOCK_TOKENS).flatten()
-        pages = (tables_BN[:, None, :] * num_heads + heads_K1, places_B, slots_B)
-        mask_B1S = torch.arange(tables_BN.shape[1] * BLOCK_TOKENS, device=rows.device) <= positions_B1
+        index = PageIndex.of(tables_BN, positions_B1, num_heads=cache.keys.shape[2])
+        mask_B1S = (
+            torch.arange(tables_BN.shape[1] * BLOCK_TOKENS, device=rows.device) <= positions_B1[..., None]
+        )
         tables = rope_tables(positions_B1, model.config)
         x_B1D = F.embedding(tokens_B1, model.embedding.weight)
-        for layer, keys, values in zip(model.layers, self._cache.keys, self._cache.values, strict=True):
-            x_B1D = self._layer(
-                layer, x_B1D, tables, mask_B1S.unsqueeze(1), _LayerPages(keys, values, *pages)
-            )
+        for layer, keys, values in zip(model.layers, cache.keys, cache.values, strict=True):
+            x_B1D = self._layer(layer, x_B1D, tables, mask_B1S, _LayerPages(keys, values, index))
         return last_logits(model.norm(x_B1D), model.output_weight)
 
 
 @dataclass(frozen=True)
 class _LayerPages:
-    """What attention sees of one layer of the cache.
-
-    Attributes:
-        keys, values: (blocks, K, BLOCK_TOKENS, E) each.
-        rows_BKN: which rows of (blocks * K) a sequence has.
-        places_B, slots_B: the block and the slot of each new token.
-    """
+    """What attention sees of one layer of the cache: keys and values are (blocks, K, BLOCK_TOKENS, E)."""
 
     keys: Tensor
     values: Tensor
-    rows_BKN: Tensor
-    places_B: Tensor
-    slots_B: Tensor
+    index: PageIndex
 
     def update(self, _layer_index: int, k_BK1E: Tensor, v_BK1E: Tensor) -> tuple[Tensor, Tensor]:
         """Store the new keys and values; return all, (B, K, S, E) each."""
-        self.keys[self.places_B, :, self.slots_B] = k_BK1E.squeeze(2)
-        self.values[self.places_B, :, self.slots_B] = v_BK1E.squeeze(2)
-        return self._gathered(self.keys), self._gathered(self.values)
-
-    def _gathered(self, pages: Tensor) -> Tensor:
-        gathered = pages.flatten(2).flatten(0, 1).index_select(0, self.rows_BKN.flatten())
-        return gathered.view(*self.rows_BKN.shape[:2], -1, pages.shape[-1])
+        self.index.store(self.keys, k_BK1E)
+        self.index.store(self.values, v_BK1E)
+        return self.index.gather(self.keys), self.index.gather(self.values)
 
 
 def _run_layer(
@@ -192,18 +177,3 @@ def _compile(decoder: GraphDecoder) -> None:
     for batch, position in ((1, 0), (1, _LEAST_BLOCKS * BLOCK_TOKENS), (2, 0)):
         table_BN = torch.ones(batch, position // BLOCK_TOKENS + 1, dtype=torch.int32)
         decoder.step(torch.zeros(batch, dtype=torch.int64), torch.full((batch,), position), table_BN)
-
-
-@torch.inference_mode()
-def _difference(decoder: GraphDecoder, model: Transformer, cache: PagedCache) -> float:
-    """Return how far the logits of a few tokens are from the model's; the cache is zero again afterwards."""
-    count = min(_CHECK_TOKENS, model.config.max_seq_len)
-    tokens_T = torch.arange(1, count + 1) * 7919 % model.config.vocab_size
-    expected_TV = model(tokens_T[None].to(cache.keys.device))[0].float()
-    table_11 = torch.ones(1, 1, dtype=torch.int32)
-    logits_TV = torch.cat(
-        [decoder.step(tokens_T[t : t + 1], torch.tensor([t]), table_11) for t in range(count)]
-    )
-    cache.clear()
-    scale = (expected_TV - expected_TV.mean(dim=-1, keepdim=True)).square().mean().sqrt()
-    return float((logits_TV - expected_TV).square().mean().sqrt() / scale.clamp(min=1e-20))

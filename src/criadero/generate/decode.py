@@ -1,14 +1,16 @@
 """Running the model on sequences whose keys and values lie in a paged cache.
 
-Entry points: `Decoder.step`, one token of many sequences at once, of which `TorchDecoder` is the plain form;
-and `prefill`, some tokens of one sequence after those cached. Both attend to copies of the blocks put one
-after the other. Letters: B batch, T new tokens, S all tokens, N blocks of a table, K key/value heads, E head
-width, D model width, V vocabulary.
+Entry points: `Decoder.step`, one token of many sequences at once, of which `TorchDecoder` is the plain
+form, and `difference`, by which the others are compared with the model; and `prefill`, some tokens of one
+sequence after those cached. All attend to copies of the blocks put one after the other (`PageIndex`).
+Letters: B batch, T new tokens, S all tokens, N blocks of a table, K key/value heads, E head width, D
+model width, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -17,6 +19,12 @@ from torch import Tensor
 
 from criadero.generate.kv_cache import BLOCK_TOKENS, BlockTable, PagedCache
 from criadero.model.transformer import Head, Transformer
+
+CHECK_TOKENS = 4
+"""How many tokens a decoder is compared with the model on."""
+
+ROUNDED = 0.25
+"""A `difference` that roundings may make, a few percent in truth; that of a wrong decoder is about 1."""
 
 
 class Decoder(Protocol):
@@ -117,6 +125,59 @@ def last_logits(hidden_BTD: Tensor, weight_VD: Tensor) -> Tensor:
     return F.linear(hidden_BTD[:, -1], weight_VD)
 
 
+@torch.inference_mode()
+def difference(model: Transformer, step: Callable[[Tensor, Tensor], Tensor], *, count: int) -> float:
+    """Return how far logits made one by one are from the model's: root mean square over that of theirs.
+
+    Args:
+        step: makes logits (1, V) of a token (1) at a position (1) of one sequence.
+        count: of tokens.
+    """
+    tokens_T = torch.arange(1, count + 1) * 7919 % model.config.vocab_size
+    expected_TV = model(tokens_T[None].to(model.norm.weight.device))[0].float()
+    logits_TV = torch.cat([step(tokens_T[t : t + 1], torch.tensor([t])) for t in range(count)])
+    scale = (expected_TV - expected_TV.mean(dim=-1, keepdim=True)).square().mean().sqrt()
+    return float((logits_TV - expected_TV).square().mean().sqrt() / scale.clamp(min=1e-20))
+
+
+@dataclass(frozen=True)
+class PageIndex:
+    """Where tokens of sequences lie in the pages of a layer, (blocks, K, BLOCK_TOKENS, E).
+
+    Attributes:
+        blocks_M, slots_M: of all new tokens, B * T of them.
+        rows_BKN: of pages as rows (blocks * K); one is long enough to be copied as fast as memory is.
+    """
+
+    blocks_M: Tensor
+    slots_M: Tensor
+    rows_BKN: Tensor
+
+    @classmethod
+    def of(cls, tables_BN: Tensor, positions_BT: Tensor, *, num_heads: int) -> PageIndex:
+        """Return that of new tokens at these positions, where the arguments are; tables are int64."""
+        heads_K1 = torch.arange(num_heads, device=tables_BN.device)[:, None]
+        return cls(
+            tables_BN.gather(1, positions_BT // BLOCK_TOKENS).flatten(),
+            (positions_BT % BLOCK_TOKENS).flatten(),
+            tables_BN[:, None, :] * num_heads + heads_K1,
+        )
+
+    def to(self, device: torch.device) -> PageIndex:
+        """Return the same on a device."""
+        parts = (self.blocks_M, self.slots_M, self.rows_BKN)
+        return PageIndex(*(part.to(device, non_blocking=True) for part in parts))
+
+    def store(self, pages: Tensor, new_BKTE: Tensor) -> None:
+        """Write new keys or values into their slots."""
+        pages[self.blocks_M, :, self.slots_M] = new_BKTE.transpose(1, 2).flatten(0, 1)
+
+    def gather(self, pages: Tensor) -> Tensor:
+        """Put the blocks of each sequence one after the other, (B, K, N * BLOCK_TOKENS, E)."""
+        gathered = pages.flatten(2).flatten(0, 1).index_select(0, self.rows_BKN.flatten())
+        return gathered.view(*self.rows_BKN.shape[:2], -1, pages.shape[-1])
+
+
 class _Pages:
     """What attention sees of a paged cache: new tokens are written, all up to the longest are given back.
 
@@ -128,32 +189,19 @@ class _Pages:
     """
 
     def __init__(self, cache: PagedCache, tables_BN: Tensor, positions_BT: Tensor, *, length: int) -> None:
-        device = cache.keys.device
-        num_heads = cache.keys.shape[2]
-        tables_BN = tables_BN.long()
-        blocks_M = tables_BN.gather(1, positions_BT // BLOCK_TOKENS).flatten()
-        tables_BN = tables_BN[:, : -(-length // BLOCK_TOKENS)]
-        rows_BKN = tables_BN[:, None, :] * num_heads + torch.arange(num_heads)[:, None]
+        tables_BN = tables_BN[:, : -(-length // BLOCK_TOKENS)].long()
+        index = PageIndex.of(tables_BN, positions_BT, num_heads=cache.keys.shape[2])
         self._cache = cache
-        self._blocks_M = blocks_M.to(device, non_blocking=True)
-        self._slots_M = (positions_BT % BLOCK_TOKENS).flatten().to(device, non_blocking=True)
-        self._rows = rows_BKN.flatten().to(device, non_blocking=True)
-        self._shape = rows_BKN.shape
+        self._index = index.to(cache.keys.device)
         self._length = length
 
     def update(self, layer_index: int, k_BKTE: Tensor, v_BKTE: Tensor) -> tuple[Tensor, Tensor]:
         """Store new keys and values of one layer; return all of that layer, (B, K, S, E) each."""
-        stored = (self._cache.keys[layer_index], self._cache.values[layer_index])
-        for pages, new_BKTE in zip(stored, (k_BKTE, v_BKTE), strict=True):
-            pages[self._blocks_M, :, self._slots_M] = new_BKTE.transpose(1, 2).flatten(0, 1)
+        keys, values = self._cache.keys[layer_index], self._cache.values[layer_index]
+        self._index.store(keys, k_BKTE)
+        self._index.store(values, v_BKTE)
         if k_BKTE.shape[2] == self._length:  # nothing was there before
             return k_BKTE, v_BKTE
-        keys, values = (self._gather(pages) for pages in stored)
-        return keys, values
-
-    def _gather(self, pages: Tensor) -> Tensor:
-        """Put the blocks of each sequence one after the other, (B, K, S, E)."""
-        num_rows, num_heads, _ = self._shape
-        # One row is what one head has in one block: long enough to be copied as fast as memory is.
-        gathered = pages.flatten(2).flatten(0, 1).index_select(0, self._rows)
-        return gathered.view(num_rows, num_heads, -1, pages.shape[-1])[:, :, : self._length]
+        return self._index.gather(keys)[:, :, : self._length], self._index.gather(values)[
+            :, :, : self._length
+        ]

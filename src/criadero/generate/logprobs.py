@@ -65,7 +65,7 @@ def choose(logits_BV: Tensor, sequences: Sequence[Chooser], *, known: int) -> li
 @torch.inference_mode()
 def score_prompt(
     logits_TV: Tensor, targets: Sequence[int], count: int, *, known: int
-) -> list[tuple[float | None, TopLogprobs]]:
+) -> list[tuple[float, TopLogprobs]]:
     """Return the log-probability of each target at its place, and the `count` most likely ids there.
 
     Args:

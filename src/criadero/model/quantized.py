@@ -211,7 +211,7 @@ def _dequantize(codes: Tensor, scales: Tensor, mins: Tensor, *, bits: int) -> Te
 
 
 def _linear(x: Tensor, weight: QuantizedTensor, bias: Tensor | None = None) -> Tensor:
-    """Dequantise some rows at a time to the dtype of `x`: what a product needs stays in the cache."""
+    """Multiply few vectors on a GPU by codes; else dequantise some rows at a time, which the caches hold."""
     rows, columns = weight.shape
     if _HAS_TRITON and x.is_cuda and x.numel() <= quantized_triton.MOST_VECTORS * columns:
         product_MO: Tensor = quantized_triton.linear(x.reshape(-1, columns), *weight._parts(), weight.bits)
