@@ -212,19 +212,24 @@ template <int BITS, int N> INLINE void add_unit(Codes c, Floats scale, const cha
     }
 }
 
-// Gives the sums of some rows with N vectors: `totals` has a vector's rows side by side, as many as fit.
-template <int N> INLINE void write_sums(const Floats* totals, int64_t rows, float* out, int64_t stride) {
-    constexpr int64_t all = LANES / N;
+// Keeps the totals of row `row` of `count` with N vectors in `totals`, a vector's rows side by side; writes the sums
+// of their lanes when there are sixteen or no more rows.
+template <int N>
+INLINE void keep_row(Floats* totals, const Floats* total, int64_t row, int64_t count, float* out, int64_t stride) {
+    constexpr int64_t rows = LANES / N;
+    const int64_t at = row % rows;
+    for (int n = 0; n < N; ++n) totals[n * rows + at] = total[n];
+    if (at < rows - 1 && row < count - 1) return;
     Floats sums = sums_of_lanes(totals);
     for (int n = 0; n < N; ++n)
-        for (int64_t r = 0; r < all; ++r)
-            if (r < rows) out[n * stride + r] = sums[n * all + r];
+        for (int64_t r = 0; r < rows; ++r)
+            if (r <= at) out[n * stride + row - at + r] = sums[n * rows + r];
 }
 
 // Row `first` is written to out[n * stride], the others behind it, for each of N vectors.
 template <int BITS, class S, int N>
 void quantised_rows(const Matrix& m, int64_t first, int64_t last, const Activation* a, float* out, int64_t stride) {
-    constexpr int64_t unit_bytes = N * (BITS == 4 ? Activation::UNIT4 : Activation::UNIT8), rows = LANES / N;
+    constexpr int64_t unit_bytes = N * (BITS == 4 ? Activation::UNIT4 : Activation::UNIT8);
     const int64_t groups = m.columns / m.group, row_bytes = m.columns * BITS / 8, whole = row_bytes / 64;
     const Spread spread(m.group * BITS / 32);
     const auto every = Spread::first(spread.count), rest = Spread::first(groups - whole * spread.count);
@@ -250,15 +255,12 @@ void quantised_rows(const Matrix& m, int64_t first, int64_t last, const Activati
             add_mins<N>((const Half*)m.mins + row * groups, groups, sums, total);
         else
             add_mins<N>((const float*)m.mins + row * groups, groups, sums, total);
-        const int64_t r = (row - first) % rows;
-        for (int n = 0; n < N; ++n) totals[n * rows + r] = total[n];
-        if (r == rows - 1 || row == last - 1) write_sums<N>(totals, r + 1, out + row - first - r, stride);
+        keep_row<N>(totals, total, row - first, last - first, out, stride);
     }
 }
 
 template <class T, int N>
 void plain_rows(const Matrix& m, int64_t first, int64_t last, const Activation* a, float* out, int64_t stride) {
-    constexpr int64_t rows = LANES / N;
     Floats totals[LANES] = {};
     for (int64_t row = first; row < last; ++row) {
         const T* weights = (const T*)m.values + row * m.columns;
@@ -267,9 +269,7 @@ void plain_rows(const Matrix& m, int64_t first, int64_t last, const Activation* 
             Floats some = load_some(weights + c, m.columns - c);
             for (int n = 0; n < N; ++n) total[n] = multiply_add(some, load(a[n].x + c), total[n]);
         }
-        const int64_t r = (row - first) % rows;
-        for (int n = 0; n < N; ++n) totals[n * rows + r] = total[n];
-        if (r == rows - 1 || row == last - 1) write_sums<N>(totals, r + 1, out + row - first - r, stride);
+        keep_row<N>(totals, total, row - first, last - first, out, stride);
     }
 }
 
