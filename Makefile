@@ -35,7 +35,7 @@ soak: $(STAMP)
 
 # Each system that a benchmark compares with gets its own pinned environment.
 LLAMACPP := benchmarks/peers/llamacpp/.venv
-peers: $(patsubst %,benchmarks/peers/%/.venv/.ready,huggingface litgpt datatrove llamacpp) $(LLAMACPP)/bin/llama-server
+peers: $(patsubst %,benchmarks/peers/%/.venv/.ready,huggingface litgpt datatrove llamacpp lm_eval) $(LLAMACPP)/bin/llama-server
 
 benchmarks/peers/datatrove/.venv/.ready: benchmarks/peers/datatrove/requirements.txt
 	$(PYTHON) -m venv $(@D)

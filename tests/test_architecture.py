@@ -18,7 +18,7 @@ LAYERS = (
     {"tokenizer", "model"},
     {"corpus", "shards", "parallel", "checkpoint", "formats"},
     {"train", "generate", "carbon", "planner"},
-    {"report", "doctor", "serve"},
+    {"report", "doctor", "serve", "evaluate"},
     {"api", "demo", "cli"},
 )
 # Imports inside a layer, and the few that go up: (importer, imported) -> why.

@@ -20,8 +20,12 @@ def test_the_list_names_every_benchmark_with_its_size_and_needs_no_network(progr
 def test_the_list_for_programs_has_packages_with_hashes(program):
     outcome = program("benchmarks", "list", "--json")
     listed = json.loads(outcome.stdout)
-    assert {"race_middle", "race_high"} == set(listed["missing"])
-    assert all(len(entry["package"]["sha256"]) == 64 for entry in listed["benchmarks"])
+    entries = {entry["name"]: entry for entry in listed["benchmarks"]}
+    assert {name for name, entry in entries.items() if not entry["available"]} == {"race_middle", "race_high"}
+    assert all(len(entry["package"]["sha256"]) == 64 for entry in entries.values() if entry["available"])
+    assert (entries["mmlu"]["paper_table"], entries["mmlu"]["items"]) == ("Table 9", 14042)
+    assert entries["race_high"]["items"] == 3498
+    assert sum(entry.get("paper_table") is not None for entry in entries.values()) == 21
 
 
 def test_an_unknown_benchmark_is_a_usage_error_with_a_hint(program, tmp_path: Path):

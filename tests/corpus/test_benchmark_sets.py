@@ -21,7 +21,7 @@ from packaged import CACHE, fetch_or_skip
 def test_the_table_has_all_benchmarks_of_the_paper_and_says_what_is_missing():
     paper = {
         "boolq", "piqa", "siqa", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa",
-        "natural_questions", "triviaqa", "race_middle", "race_high", "math", "gsm8k", "humaneval", "mbpp",
+        "naturalquestions", "triviaqa", "race_middle", "race_high", "math", "gsm8k", "humaneval", "mbpp",
         "mmlu", "realtoxicityprompts", "crows_pairs", "winogender", "truthfulqa",
     }  # fmt: skip
     assert paper <= {benchmark.name for benchmark in BENCHMARKS} | set(MISSING)

@@ -19,6 +19,7 @@ from criadero.cli import (
     corpus,
     demo,
     doctor,
+    evaluate,
     export,
     generate,
     import_,
@@ -37,7 +38,7 @@ from criadero.errors import CriaderoError, StoppedEarly
 
 app = typer.Typer(
     name="criadero",
-    help="Raise your own LLaMA: raw data -> corpus -> tokenizer -> shards -> pretraining -> generation.",
+    help="Raise your own LLaMA: data -> corpus -> tokenizer -> shards -> training -> evaluation, generation.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -76,6 +77,7 @@ app.command("serve")(serve.serve)
 app.command("import")(import_.import_)
 app.command("export")(export.export)
 app.command("quantize")(quantize.quantize)
+app.command("evaluate")(evaluate.evaluate)
 app.command("perplexity")(perplexity.perplexity)
 
 

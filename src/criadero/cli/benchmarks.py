@@ -19,12 +19,11 @@ def list_benchmarks(json: Json = False) -> None:
     """List the benchmarks that can be fetched, with their sizes and licences. Needs no network."""
     from criadero.corpus import benchmark_sets
 
-    known = [benchmark_sets.describe(benchmark) for benchmark in benchmark_sets.BENCHMARKS]
     if json:
-        print_json({"benchmarks": known, "missing": benchmark_sets.MISSING})
+        print_json({"benchmarks": benchmark_sets.listed()})
         return
-    for entry in known:
-        typer.echo(_line(entry))
+    for benchmark in benchmark_sets.BENCHMARKS:
+        typer.echo(_line(benchmark_sets.describe(benchmark)))
     for name, reason in benchmark_sets.MISSING.items():
         typer.echo(f"{name:<29}{'':>7}  {reason}")
 

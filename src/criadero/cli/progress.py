@@ -24,7 +24,7 @@ class ProgressDisplay(LiveDisplay):
         self._seconds_between_lines = config.run.log_seconds
         self._shown = shown
         self._live = shown and sys.stderr.isatty()
-        self._last_line = 0.0
+        self._last_line = float("-inf")  # the clock may begin with the machine
 
     def before_step(self, model: nn.Module, state: TrainState) -> None:
         """Nothing to show yet."""

