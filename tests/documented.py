@@ -37,6 +37,7 @@ REPLACED = {
     "configs/laptop.toml": f"configs/laptop.toml {TOY_RUN} train.tokens=1024",
     "corpus build samples/recipe.toml data/corpus": "corpus build toy.toml data/corpus --workers 0",
     "benchmarks fetch --out": "benchmarks fetch humaneval --out",
+    "--suite common-sense": "--suite crows_pairs --limit 20",
     "samples fetch --out": "samples fetch conversations --out",
     # A larger budget, which a finished run is extended to.
     "train.tokens=200_015_872": "train.tokens=1536",
@@ -57,7 +58,7 @@ def commands(document: Path) -> list[str]:
 
 
 def needs_network(command: str) -> bool:
-    return " fetch " in command
+    return " fetch " in command or command.startswith("criadero evaluate")
 
 
 def at_toy_size(command: str) -> str:

@@ -61,6 +61,8 @@ def test_the_commands_of_the_readme_that_fetch_run(place: Place) -> None:
             pytest.skip(f"no network: {done.stderr}")
         assert done.returncode == 0, f"{command}\n{done.stderr}"
     assert (place.folder / "data/benchmarks/humaneval.jsonl").is_file()
+    assert (place.folder / "data/benchmarks/crows_pairs.jsonl").is_file()
+    assert (place.folder / "evaluations/demo/results.json").is_file()
     assert list(load_recipe(place.folder / "data/open/recipe.toml").sources) == ["conversations"]
 
 

@@ -169,6 +169,9 @@ def test_examples_that_do_not_fit_are_dropped_and_then_the_beginning_is_cut():
     cut = encoder.question(Question("0", (Candidate("a" * 30 + ":", " x", "x"),), 0), None)
     assert cut.candidates[0].context_ids == (BOS, *b"a" * 17, *b":")
     assert cut.cut_tokens == 13
+    alone = encoder.question(Question("0", (Candidate("", "b" * 25 + "c", "x"),), 0), None)
+    assert alone.candidates == (ScoreRequest((BOS,), tuple(b"b" * 19 + b"c")),)
+    assert alone.cut_tokens == 6
 
 
 @pytest.fixture(scope="module")

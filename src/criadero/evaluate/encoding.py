@@ -22,7 +22,7 @@ class Encoded:
         candidates: one for each.
         unconditional: the same after the answer context; empty where no rule asks for it.
         shots: how many worked examples there was room for.
-        cut_tokens: how many tokens were cut off the beginnings of contexts.
+        cut_tokens: how many tokens were cut off the beginnings of candidates with their contexts.
     """
 
     candidates: tuple[ScoreRequest, ...]
@@ -90,12 +90,14 @@ class Encoder:
         )
 
     def _cut(self, pair: ScoreRequest) -> ScoreRequest:
-        """Cut the beginning of a context that is too long, but for the begin token."""
+        """Cut the beginning of what is too long, but for the begin token; the continuation's only at need."""
         over = _fed(pair) - self._most_tokens
         if over <= 0:
             return pair
-        ids = pair.context_ids
-        return ScoreRequest(ids[: self.bos] + ids[self.bos + over :], pair.continuation_ids)
+        ids, opened = pair.context_ids, int(self.bos)
+        if opened + over < len(ids):
+            return ScoreRequest(ids[:opened] + ids[opened + over :], pair.continuation_ids)
+        return ScoreRequest(ids[:1], pair.continuation_ids[-self._most_tokens :])
 
 
 def _fed(pair: ScoreRequest) -> int:

@@ -193,7 +193,7 @@ def _result(
     fewer = sum(record.shots < settings.get("shots", 0) for record in records)
     if cut:
         say_once(
-            f"{task.name}: the beginning of {cut:,} contexts was cut off, they are longer than the model's"
+            f"{task.name}: the beginning of {cut:,} questions was cut off, they are longer than the context"
         )
     return {**result, "questions_cut": cut, "questions_with_fewer_shots": fewer}
 

@@ -71,7 +71,7 @@ class Record:
         tokens, characters: how long the candidates are.
         unconditional: log-probabilities after the answer context, None where no rule asks for them.
         shots: how many worked examples there was room for.
-        cut_tokens: how many tokens at the beginning of contexts there was no room for.
+        cut_tokens: how many tokens at the beginning there was no room for.
     """
 
     id: str
