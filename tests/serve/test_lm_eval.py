@@ -16,28 +16,8 @@ import transformers
 from criadero.formats.load import load_model
 from foreign_models import random_llama
 from generate.tiny_model import BOS, byte_tokenizer
+from lm_eval_tasks import QUESTIONS, TASKS, write_tasks
 from serve.running import running
-
-QUESTIONS = [
-    {"question": "What is a llama?", "choices": ["a camelid", "a kind of sheep", "ü"], "gold": 0},
-    {"question": "¿Dónde viven?", "choices": ["in the Andes", "under the sea", "日本"], "gold": 2},
-    {"question": "How many?", "choices": ["3", "4", "a flock of them"], "gold": 1},
-]
-
-
-def task(name: str, output_type: str, metric: str, **fields: Any) -> dict[str, Any]:
-    common = {"task": name, "output_type": output_type, "metric_list": [{"metric": metric}]}
-    return {**common, "doc_to_text": "{{question}}", **fields}
-
-
-TASKS = [
-    task("choose", "multiple_choice", "acc", doc_to_choice="{{choices}}", doc_to_target="{{gold}}"),
-    task(
-        "answer", "generate_until", "exact_match", doc_to_target="{{choices[gold]}}",
-        generation_kwargs={"until": ["\n\n"], "max_gen_toks": 8},
-    ),
-    task("document", "loglikelihood_rolling", "bits_per_byte", doc_to_text="", doc_to_target="{{question}}"),
-]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def samples(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
     """What lm-eval notes of every question, by task, in the questions' order."""
     work = tmp_path_factory.mktemp("lm_eval")
-    (work / "questions.json").write_text("\n".join(json.dumps(question) for question in QUESTIONS))
-    data = {"dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(work / "questions.json")}}}
-    for task in TASKS:
-        written = task | data | {"test_split": "test", "target_delimiter": " "}
-        (work / f"{task['task']}.yaml").write_text(json.dumps(written))  # JSON is YAML
+    write_tasks(work)
     with running(model=load_model(folder).model) as server:
         settings = f"model=tiny,base_url={server.url}/v1/completions,max_length=512,num_concurrent=3"
         command = [sys.executable, "-m", "lm_eval", "--model", "local-completions", "--log_samples"]

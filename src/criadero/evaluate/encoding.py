@@ -60,9 +60,9 @@ class Encoder:
             pairs = [self.pair(opening + c.context, c.continuation) for c in question.candidates]
             if max(_fed(pair) for pair in pairs) <= self._most_tokens:
                 break
-        cut = [self._cut(pair) for pair in pairs]
+        cut = [self.fitting(pair) for pair in pairs]
         after_answer = [
-            self._cut(self.pair(answer_context, c.continuation))
+            self.fitting(self.pair(answer_context, c.continuation))
             for c in question.candidates
             if answer_context is not None
         ]
@@ -89,7 +89,7 @@ class Encoder:
             hint="leave such benchmarks out, or use a tokenizer with a begin or end token",
         )
 
-    def _cut(self, pair: ScoreRequest) -> ScoreRequest:
+    def fitting(self, pair: ScoreRequest) -> ScoreRequest:
         """Cut the beginning of what is too long, but for the begin token; the continuation's only at need."""
         over = _fed(pair) - self._most_tokens
         if over <= 0:
