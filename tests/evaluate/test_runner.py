@@ -20,6 +20,7 @@ from criadero.evaluate.runner import Subject, choose_tasks, evaluate, settings_o
 from criadero.evaluate.scoring import ScoreRequest
 from criadero.evaluate.task import Candidate, Question
 from criadero.evaluate.tasks import TASKS
+from criadero.runs import RunLock
 from foreign_models import random_llama
 from generate.tiny_model import BOS, byte_tokenizer, tiny_model
 from naive_scorer import naive_score
@@ -112,6 +113,17 @@ def test_a_damaged_log_is_refused(tmp_path: Path):
     log.write_text(lines[0].replace('"tiny"', '"other"') + "\n")
     with pytest.raises(RunError, match="another model"):
         run(path, tmp_path / "out")
+
+
+def test_two_runs_do_not_write_into_one_folder(tmp_path: Path):
+    path = write_piqa(tmp_path / "data", 3)
+    (tmp_path / "out").mkdir()
+    lock = RunLock(tmp_path / "out")
+    lock.acquire()
+    with pytest.raises(RunError, match="is being written by"):
+        run(path, tmp_path / "out")
+    lock.release()
+    assert run(path, tmp_path / "out")["items"] == 3
 
 
 def test_settings_a_task_does_not_have_are_refused():

@@ -23,6 +23,7 @@ from criadero.evaluate.tasks import SUITES, TASKS
 from criadero.files import read_json, sha256_file, write_json
 from criadero.model.transformer import Transformer
 from criadero.notices import say_once
+from criadero.runs import RunLock
 from criadero.tokenizer.tokenizer import Tokenizer
 
 RESULTS = "results.json"
@@ -105,9 +106,28 @@ def evaluate(
 
     Raises:
         DataError: items that cannot be read.
-        RunError: a log in `out` that is damaged.
+        RunError: a log in `out` is damaged, or another process writes there.
         NumericsError: the model gives values that are not numbers.
     """
+    out.mkdir(parents=True, exist_ok=True)
+    lock = RunLock(out)
+    lock.acquire()
+    try:
+        return _evaluate(subject, tasks, files, out, limit=limit, seed=seed, on_progress=on_progress)
+    finally:
+        lock.release()
+
+
+def _evaluate(
+    subject: Subject,
+    tasks: Sequence[tuple[Task, Settings]],
+    files: Mapping[str, Path],
+    out: Path,
+    *,
+    limit: int | None,
+    seed: int,
+    on_progress: OnProgress | None,
+) -> dict[str, Any]:
     results = {}
     for task, wanted in tasks:
         sha256 = sha256_file(files[task.name])
