@@ -68,13 +68,13 @@ def test_a_run_keeps_every_item_with_its_settings(tmp_path: Path):
 def test_what_was_answered_is_not_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = write_piqa(tmp_path / "data", 9)
     asked: list[int] = []
-    answer = runner._records
+    answer = runner.records_of
 
     def counted(scorer, questions, *rest):
         asked.append(len(questions))
         return answer(scorer, questions, *rest)
 
-    monkeypatch.setattr(runner, "_records", counted)
+    monkeypatch.setattr(runner, "records_of", counted)
     sampled = run(path, tmp_path / "out", limit=4, seed=1)
     assert sampled["settings"]["limit"] == 4
     whole = run(path, tmp_path / "out")
@@ -213,8 +213,16 @@ def test_the_command_prints_one_object_with_accuracy_error_and_settings(folder: 
     assert result["settings"] == {"rule": "none", "delimiter": " ", "bos": True, "limit": 30, "seed": 0}
 
 
+@pytest.fixture(scope="module")
+def undisturbed(folder: Path) -> dict:
+    done = subprocess.run(command(folder, folder / "out"), capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)["tasks"]
+
+
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 75), (signal.SIGTERM, 75)])
-def test_a_run_that_is_stopped_goes_on_with_the_same_command(folder: Path, tmp_path: Path, sent, code):
+def test_a_run_that_is_stopped_goes_on_with_the_same_command(
+    folder: Path, tmp_path: Path, undisturbed, sent, code
+):
     out = tmp_path / "out"
     process = subprocess.Popen(
         command(folder, out), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -232,5 +240,4 @@ def test_a_run_that_is_stopped_goes_on_with_the_same_command(folder: Path, tmp_p
         assert process.returncode == code
     done = subprocess.run(command(folder, out), capture_output=True, text=True, check=True)
     assert log.read_bytes().startswith(before)
-    fresh = subprocess.run(command(folder, tmp_path / "fresh"), capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout)["tasks"] == json.loads(fresh.stdout)["tasks"]
+    assert json.loads(done.stdout)["tasks"] == undisturbed

@@ -16,7 +16,7 @@ import torch
 
 from criadero.evaluate.encoding import Encoder
 from criadero.evaluate.items import read_items
-from criadero.evaluate.runner import _records
+from criadero.evaluate.runner import records_of
 from criadero.evaluate.scoring import Scorer
 from criadero.evaluate.task import RULES, is_right
 from criadero.evaluate.tasks import TASKS
@@ -32,7 +32,7 @@ def score(loaded: LoadedModel, question: dict[str, Any]) -> dict[str, Any]:
     scorer = Scorer(loaded.model, **question.get("sizes", {}))
     start_seconds = time.perf_counter()
     encoder = Encoder(loaded.tokenizer, bos=None, most_tokens=loaded.config.max_seq_len)
-    records = {record.id: record for record in _records(scorer, questions, encoder, settings)}
+    records = {record.id: record for record in records_of(scorer, questions, encoder, settings)}
     seconds = time.perf_counter() - start_seconds
     ordered = [records[q.id] for q in questions]
     items = [

@@ -165,17 +165,17 @@ def _answer(
     done = len(questions) - len(left)
     scorer = Scorer(subject.model)
     for start in range(0, len(left), _QUESTIONS_AT_ONCE):
-        for record in _records(scorer, left[start : start + _QUESTIONS_AT_ONCE], encoder, settings):
+        for record in records_of(scorer, left[start : start + _QUESTIONS_AT_ONCE], encoder, settings):
             log.add(record)
             done += 1
             if on_progress is not None:
                 on_progress(task.name, done, len(questions))
 
 
-def _records(
+def records_of(
     scorer: Scorer, questions: Sequence[Question], encoder: Encoder, settings: Settings
 ) -> Iterator[Record]:
-    """Yield the records of questions, each when its last score is there."""
+    """Yield the records of questions, each when its last score is there; the longest first."""
     encoded = [encoder.question(question, settings.get("answer_context")) for question in questions]
     owners = [(number, place) for number, e in enumerate(encoded) for place in range(len(e.requests))]
     scores: list[dict[int, Score]] = [{} for _ in questions]
