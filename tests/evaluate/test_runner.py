@@ -142,10 +142,15 @@ def test_suites_and_tasks_are_chosen_by_name():
         choose_tasks("piqa,squid")
 
 
-def test_a_benchmark_in_no_package_is_named(tmp_path: Path):
+def test_a_benchmark_in_no_package_is_named(tmp_path: Path, caplog):
     with pytest.raises(DataError, match=r"`race_high` is not in .*RACE is in no package") as caught:
-        open_benchmarks([TASKS["race_high"]], tmp_path, cache=tmp_path)
+        open_benchmarks([TASKS["race_high"]], tmp_path, cache=tmp_path, required=["race_high"])
     assert "race_high.jsonl" in str(caught.value.hint)
+    write_piqa(tmp_path, 1)
+    caplog.set_level("WARNING", "criadero")
+    found = open_benchmarks([TASKS["race_high"], TASKS["piqa"]], tmp_path, cache=tmp_path)
+    assert list(found) == ["piqa"]
+    assert "race_high is left out" in caplog.text
     (tmp_path / "race_high.jsonl").write_text("")
     assert open_benchmarks([TASKS["race_high"]], tmp_path, cache=tmp_path)["race_high"].exists()
 

@@ -61,20 +61,28 @@ def evaluate(
 
     tasks = runner.choose_tasks(suite)
     settings = _settings(tasks, overrides or [])
-    files = open_benchmarks(tasks, data, cache=cache)
+    named = [name.strip() for name in suite.split(",")]
+    files = open_benchmarks(tasks, data, cache=cache, required=named)
+    missing = [task.name for task in tasks if task.name not in files]
     out = out or Path("evaluations") / model.resolve().name
     subject = _load(model, device=device, dtype=dtype)
     try:
         with EvaluationDisplay() as display:
             results = runner.evaluate(
-                subject, settings, files, out, limit=limit, seed=seed, on_progress=display.show
+                subject,
+                [(task, values) for task, values in settings if task.name in files],
+                files,
+                out,
+                limit=limit,
+                seed=seed,
+                on_progress=display.show,
             )
     except KeyboardInterrupt:
         raise StoppedEarly(
             f"stopped; what was answered is in `{out}`", hint="run the same command again to go on"
         ) from None
     if json:
-        print_json({"out": str(out), "tasks": results})
+        print_json({"out": str(out), "tasks": results, "missing": missing})
         return
     for name, result in results.items():
         typer.echo(describe_result(name, result))

