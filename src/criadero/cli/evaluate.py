@@ -61,21 +61,15 @@ def evaluate(
 
     tasks = runner.choose_tasks(suite)
     settings = _settings(tasks, overrides or [])
-    named = [name.strip() for name in suite.split(",")]
-    files = open_benchmarks(tasks, data, cache=cache, required=named)
+    files = open_benchmarks(tasks, data, cache=cache, required=suite.replace(" ", "").split(","))
     missing = [task.name for task in tasks if task.name not in files]
+    settings = [(task, values) for task, values in settings if task.name in files]
     out = out or Path("evaluations") / model.resolve().name
     subject = _load(model, device=device, dtype=dtype)
     try:
         with EvaluationDisplay() as display:
             results = runner.evaluate(
-                subject,
-                [(task, values) for task, values in settings if task.name in files],
-                files,
-                out,
-                limit=limit,
-                seed=seed,
-                on_progress=display.show,
+                subject, settings, files, out, limit=limit, seed=seed, on_progress=display.show
             )
     except KeyboardInterrupt:
         raise StoppedEarly(
