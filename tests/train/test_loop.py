@@ -86,7 +86,7 @@ def test_the_run_folder_tells_what_was_run_where_and_how_it_ended(run):
     (segment,) = read_segments(folder)
     assert (segment.outcome, segment.steps, segment.tokens) == ("finished", STEPS, STEPS * STEP_TOKENS)
     assert result.joules > 0
-    assert summarise(folder).joules == pytest.approx(result.joules, rel=0.5)
+    assert 0 < summarise(folder).joules <= result.joules  # the last line is written before the last reading
 
 
 def test_the_model_folder_scores_as_the_run_did_and_walks_back_to_its_data(run):
