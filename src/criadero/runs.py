@@ -29,7 +29,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any, NoReturn, Self
 
 from criadero import files
 from criadero.config import flatten
@@ -85,6 +85,14 @@ class RunLock:
             f"this is {json.dumps(_own_identity())}",
             hint=f"wait for it or choose another run folder; if it is surely dead, remove `{self.path}`",
         )
+
+    def __enter__(self) -> Self:
+        """Take the lock; errors as for `acquire`."""
+        self.acquire()
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        self.release()
 
     def release(self) -> None:
         """Give the lock back."""

@@ -17,9 +17,8 @@ from lm_eval.api.instance import Instance
 
 from criadero.evaluate.lm_eval import CriaderoLM
 from criadero.evaluate.scoring import ScoreRequest
-from foreign_models import random_llama
 from generate.tiny_model import BOS, byte_tokenizer, tiny_model
-from lm_eval_tasks import QUESTIONS, TASKS, write_tasks
+from lm_eval_tasks import QUESTIONS, TASKS, transformers_likelihood, write_model, write_tasks
 from naive_scorer import naive_score
 
 SCRIPT = """
@@ -45,8 +44,7 @@ def instance(kind: str, *arguments: Any) -> Instance:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
-    random_llama(vocab_size=261, max_position_embeddings=512).save_pretrained(folder)
-    byte_tokenizer().save(folder)
+    write_model(folder)
     return folder
 
 
@@ -70,9 +68,7 @@ def test_lm_evals_tasks_have_transformers_numbers(samples, folder: Path):
     tokenizer = byte_tokenizer()
 
     def likelihood(context: list[int], text: list[int]) -> float:
-        with torch.inference_mode():
-            logits = model(torch.tensor([context + text])).logits[0, len(context) - 1 : -1]
-        return logits.log_softmax(-1).gather(1, torch.tensor(text)[:, None]).sum().item()
+        return transformers_likelihood(model, context, text)[0]
 
     for number, question in enumerate(QUESTIONS):
         ids = tokenizer.encode(question["question"], bos=True)

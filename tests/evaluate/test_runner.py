@@ -21,8 +21,8 @@ from criadero.evaluate.scoring import ScoreRequest
 from criadero.evaluate.task import Candidate, Question
 from criadero.evaluate.tasks import TASKS
 from criadero.runs import RunLock
-from foreign_models import random_llama
 from generate.tiny_model import BOS, byte_tokenizer, tiny_model
+from lm_eval_tasks import write_model
 from naive_scorer import naive_score
 
 SUBJECT = Subject(tiny_model(), byte_tokenizer(), {"name": "tiny"})
@@ -195,8 +195,7 @@ def test_examples_that_do_not_fit_are_dropped_and_then_the_beginning_is_cut():
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model and 400 questions on disk."""
     folder = tmp_path_factory.mktemp("evaluate")
-    random_llama(vocab_size=261, max_position_embeddings=512).save_pretrained(folder / "model")
-    byte_tokenizer().save(folder / "model")
+    write_model(folder / "model")
     write_piqa(folder / "data", 400)
     return folder
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -14,9 +15,8 @@ import torch
 import transformers
 
 from criadero.formats.load import load_model
-from foreign_models import random_llama
 from generate.tiny_model import BOS, byte_tokenizer
-from lm_eval_tasks import QUESTIONS, TASKS, write_tasks
+from lm_eval_tasks import QUESTIONS, TASKS, transformers_likelihood, write_model, write_tasks
 from serve.running import running
 
 
@@ -24,8 +24,7 @@ from serve.running import running
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model as transformers writes it, with its tokenizer."""
     folder = tmp_path_factory.mktemp("model")
-    random_llama(vocab_size=261, max_position_embeddings=512).save_pretrained(folder)
-    byte_tokenizer().save(folder)
+    write_model(folder)
     return folder
 
 
@@ -56,14 +55,7 @@ def log_likelihood(folder: Path):
     """Of the tokens of a text behind those of its context, and whether each is the likeliest."""
     model = transformers.LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
-    def measure(context: list[int], text: list[int]) -> tuple[float, bool]:
-        with torch.inference_mode():
-            logits = model(torch.tensor([context + text])).logits[0, len(context) - 1 : -1]
-        ids = torch.tensor(text)
-        chosen = logits.log_softmax(-1).gather(1, ids[:, None])
-        return chosen.sum().item(), bool((logits.argmax(-1) == ids).all())
-
-    return measure
+    return functools.partial(transformers_likelihood, model)
 
 
 def test_choices_are_as_likely_as_to_transformers(samples, log_likelihood):

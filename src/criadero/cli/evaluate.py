@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,15 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from criadero.cli.generate import Device, Dtype, Model
-from criadero.cli.output import Json, LiveDisplay, format_seconds, live_line, print_json
+from criadero.cli.output import Json, PacedDisplay, format_seconds, print_json
 from criadero.errors import StoppedEarly
 
 if TYPE_CHECKING:
     from criadero.evaluate.runner import Subject
     from criadero.evaluate.task import Settings, Task
-
-logger = logging.getLogger("criadero")
-_SECONDS_BETWEEN_LINES = 5.0
 
 
 def evaluate(
@@ -116,12 +111,11 @@ def describe_result(name: str, result: dict[str, Any]) -> str:
     return f"{name:<18}{what} {100 * result[what]:5.1f}{error}  {result['items']:,} items"
 
 
-class EvaluationDisplay(LiveDisplay):
+class EvaluationDisplay(PacedDisplay):
     """Used with `with`: questions done and time left, on a terminal in place, elsewhere now and then."""
 
     def __init__(self) -> None:
-        self._live = sys.stderr.isatty() and logger.isEnabledFor(logging.INFO)
-        self._last = time.monotonic()
+        super().__init__(live_seconds=0.1)
         self._task = ""
         self._began = (0.0, 0)  # when, with how many questions done
 
@@ -130,14 +124,8 @@ class EvaluationDisplay(LiveDisplay):
         now = time.monotonic()
         if task != self._task:
             self._task, self._began = task, (now, done)
-        if now - self._last < (0.1 if self._live else _SECONDS_BETWEEN_LINES) and done < total:
-            return
-        self._last = now
         line = f"{task}: {done:,}/{total:,} questions ({100 * done / total:.0f}%)"
         since, before = self._began
         if before < done < total:
             line += f", {format_seconds((now - since) / (done - before) * (total - done))} left"
-        if self._live:
-            live_line.show(line)
-        else:
-            logger.info(line)
+        self.show_line(line, always=done == total)

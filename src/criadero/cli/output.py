@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import sys
+import time
 from typing import Annotated, Any, Self, TextIO
 
 import typer
@@ -16,6 +17,8 @@ import typer
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 """The option of every verb whose result a program would read."""
 
+logger = logging.getLogger("criadero")
+_SECONDS_BETWEEN_LINES = 5.0
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -89,6 +92,30 @@ class LiveDisplay:
 
     def __exit__(self, *problem: object) -> None:
         live_line.end()
+
+
+class PacedDisplay(LiveDisplay):
+    """Shows lines on a terminal in place, elsewhere one every few seconds.
+
+    Args:
+        live_seconds: between lines on a terminal.
+    """
+
+    def __init__(self, *, live_seconds: float = 0.0) -> None:
+        self._live = sys.stderr.isatty() and logger.isEnabledFor(logging.INFO)
+        self._seconds = live_seconds if self._live else _SECONDS_BETWEEN_LINES
+        self._last = time.monotonic()
+
+    def show_line(self, line: str, *, always: bool = False) -> None:
+        """Show a line if what was shown before is old enough."""
+        now = time.monotonic()
+        if now - self._last < self._seconds and not always:
+            return
+        self._last = now
+        if self._live:
+            live_line.show(line)
+        else:
+            logger.info(line)
 
 
 def terminal_columns() -> int | None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import sys
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -12,10 +9,7 @@ from typing import Annotated
 import typer
 
 from criadero.cli.generate import Device, Dtype, Model
-from criadero.cli.output import Json, LiveDisplay, live_line, print_json
-
-logger = logging.getLogger("criadero")
-_SECONDS_BETWEEN_LINES = 5.0
+from criadero.cli.output import Json, PacedDisplay, print_json
 
 
 def perplexity(
@@ -60,18 +54,9 @@ def perplexity(
     )
 
 
-class ScoringDisplay(LiveDisplay):
+class ScoringDisplay(PacedDisplay):
     """Used with `with`: says how many tokens are done, on a terminal in place, elsewhere now and then."""
-
-    def __init__(self) -> None:
-        self._live = sys.stderr.isatty() and logger.isEnabledFor(logging.INFO)
-        self._last = time.monotonic()
 
     def show(self, what: str, done: int, total: int) -> None:
         """Show the progress if what was shown before is old enough."""
-        line = f"{what}: {done:,}/{total:,} tokens ({100 * done / total:.0f}%)"
-        if self._live:
-            live_line.show(line)
-        elif time.monotonic() - self._last >= _SECONDS_BETWEEN_LINES:
-            logger.info(line)
-            self._last = time.monotonic()
+        self.show_line(f"{what}: {done:,}/{total:,} tokens ({100 * done / total:.0f}%)")

@@ -155,9 +155,7 @@ def build(
     plans = plan(config)
     _refuse_foreign_folder(out)
     files.require_writable_folder(out / WORK_FOLDER)
-    lock = RunLock(out / WORK_FOLDER)  # the engine has the one of `out`, for one source at a time
-    lock.acquire()
-    try:
+    with RunLock(out / WORK_FOLDER):  # the engine has the one of `out`, for one source at a time
         described, tables = _described(out, plans, progress, stop)
         counted_with = None if tokenizer is None else tokenizer.sha256
         key = corpus_key(recipe_values(config), described, tables, counted_with)
@@ -174,8 +172,6 @@ def build(
                 hint="run the same command again once they stay as they are; what is done is not done again",
             )
         return work.finish(key, {name: sources[name] for name in config.sources})
-    finally:
-        lock.release()
 
 
 def _refuse_foreign_folder(out: Path) -> None:

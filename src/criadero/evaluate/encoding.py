@@ -1,7 +1,8 @@
 """From the texts of a question to the requests of the scorer.
 
-Entry point: `Encoder.requests`. A context and its continuation are encoded as one text, and what the context
-alone has is split off, blanks at its end going to the continuation: tokens are those of running text.
+Entry points: `Encoder.question`, and `Encoder.pair` underneath. A context and its continuation are encoded as
+one text, and what the context alone has is split off, blanks at its end going to the continuation: tokens are
+those of running text.
 """
 
 from __future__ import annotations
@@ -73,14 +74,16 @@ class Encoder:
         """Return the tokens of a continuation and those before it."""
         kept = context.rstrip()
         continuation = context[len(kept) :] + continuation
-        before = self._tokenizer.encode(kept, bos=self.bos) if kept else [self._first_id()]
+        before = self._tokenizer.encode(kept, bos=self.bos) if kept else [self.first_id]
         if kept:
             whole = self._tokenizer.encode(kept + continuation, bos=self.bos)
         else:
             whole = before + self._tokenizer.encode(continuation)
         return ScoreRequest(tuple(before), tuple(whole[len(before) :]))
 
-    def _first_id(self) -> int:
+    @property
+    def first_id(self) -> int:
+        """What opens a text without context: the begin token, else the end token."""
         for token_id in (self._tokenizer.bos_id, self._tokenizer.eos_id):
             if token_id is not None:
                 return token_id

@@ -59,11 +59,8 @@ class CriaderoLM(LM):  # type: ignore[misc]
         """Return the log-probability of each text, every token scored once."""
         windows, owners = [], []
         for number, request in enumerate(requests):
-            (opening, *_), ids = (
-                self._encoder.pair("", "x").context_ids,
-                self._tokenizer.encode(request.args[0]),
-            )
-            for window in get_rolling_token_windows(ids, opening, self._context, 1):
+            ids = self._tokenizer.encode(request.args[0])
+            for window in get_rolling_token_windows(ids, self._encoder.first_id, self._context, 1):
                 context, continuation = make_disjoint_window(window)
                 windows.append(ScoreRequest(tuple(context), tuple(continuation)))
                 owners.append(number)

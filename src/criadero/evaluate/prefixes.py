@@ -59,8 +59,9 @@ def shared_lengths(sequences: Sequence[Ids]) -> NDArray[np.int64]:
 
 def plan(
     sequences: Sequence[Ids],
-    keepable: Sequence[int],
+    shared: NDArray[np.int64],
     *,
+    keepable: Sequence[int],
     row_tokens: int,
     batch_tokens: int,
     least_head: int,
@@ -69,16 +70,16 @@ def plan(
 
     Args:
         sequences: sorted, none empty.
+        shared: their `shared_lengths`.
         keepable: how many first tokens of each may become part of a head; nothing is asked of these.
         row_tokens: a unit is split while it has more tokens and shares little.
         batch_tokens: a unit that shares much is split only if it has more.
         least_head: fewest shared tokens that are worth keeping.
     """
-    shared = shared_lengths(sequences)
     lengths, kept_N = np.array([len(s) for s in sequences]), np.array(keepable)
     new_N = np.concatenate([[0], np.cumsum(lengths - shared)])
     root = Group()
-    work = [(0, len(sequences), root)]
+    work = [(0, len(sequences), root)] if sequences else []
     while work:
         first, last, group = work.pop()
         tokens = int(new_N[last] - new_N[first] + shared[first]) - group.end
@@ -140,13 +141,13 @@ class Trie:
     paths: list[NDArray[np.int64]]
 
 
-def trie_of(sequences: Sequence[Ids], *, start: int, size: int) -> Trie:
+def trie_of(sequences: Sequence[Ids], shared: NDArray[np.int64], *, start: int, size: int) -> Trie:
     """Return the trie of sorted sequences, without their first `start` tokens, which they all share.
 
     Args:
+        shared: how much each shares with the one before it; the first value is not looked at.
         size: how many tokens it has.
     """
-    shared = shared_lengths(sequences)
     tokens_S, positions_S = np.empty(size, dtype=np.int64), np.empty(size, dtype=np.int64)
     attends_SS = np.zeros((size, size), dtype=np.bool_)
     path, paths, used = np.empty(0, dtype=np.int64), [], 0

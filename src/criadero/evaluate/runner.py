@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from criadero.corpus.benchmark_sets import PAPER_TABLES
 from criadero.errors import ConfigError, UsageError
 from criadero.evaluate.encoding import Encoded, Encoder
 from criadero.evaluate.items import read_items
@@ -110,36 +111,28 @@ def evaluate(
         NumericsError: the model gives values that are not numbers.
     """
     out.mkdir(parents=True, exist_ok=True)
-    lock = RunLock(out)
-    lock.acquire()
-    try:
-        return _evaluate(subject, tasks, files, out, limit=limit, seed=seed, on_progress=on_progress)
-    finally:
-        lock.release()
-
-
-def _evaluate(
-    subject: Subject,
-    tasks: Sequence[tuple[Task, Settings]],
-    files: Mapping[str, Path],
-    out: Path,
-    *,
-    limit: int | None,
-    seed: int,
-    on_progress: OnProgress | None,
-) -> dict[str, Any]:
     results = {}
-    for task, wanted in tasks:
-        sha256 = sha256_file(files[task.name])
-        questions = _drawn(task.questions(read_items(files[task.name]), wanted), task, limit=limit, seed=seed)
-        encoder = Encoder(subject.tokenizer, bos=wanted["bos"], most_tokens=subject.model.config.max_seq_len)
-        settings = {**wanted, "bos": encoder.bos}
-        about = {"task": task.name, "settings": settings, "model": subject.identity, "data_sha256": sha256}
-        log = ItemLog(out / f"{task.name}-{_short_hash(about)}.jsonl", about)
-        _answer(subject, task, questions, encoder, log, settings, on_progress)
-        records = [log.records[question.id] for question in questions]
-        results[task.name] = _result(task, records, settings, limit=limit, seed=seed)
-        _save(out, subject, task.name, results[task.name])
+    with RunLock(out):
+        for task, wanted in tasks:
+            sha256 = sha256_file(files[task.name])
+            questions = _drawn(
+                task.questions(read_items(files[task.name]), wanted), task, limit=limit, seed=seed
+            )
+            encoder = Encoder(
+                subject.tokenizer, bos=wanted["bos"], most_tokens=subject.model.config.max_seq_len
+            )
+            settings = {**wanted, "bos": encoder.bos}
+            about = {
+                "task": task.name,
+                "settings": settings,
+                "model": subject.identity,
+                "data_sha256": sha256,
+            }
+            log = ItemLog(out / f"{task.name}-{_short_hash(about)}.jsonl", about)
+            _answer(subject, task, questions, encoder, log, settings, on_progress)
+            records = [log.records[question.id] for question in questions]
+            results[task.name] = _result(task, records, settings, limit=limit, seed=seed)
+            _save(out, subject, task.name, results[task.name])
     return results
 
 
@@ -206,7 +199,11 @@ def _record(question: Question, encoded: Encoded, scores: Mapping[int, Score]) -
 def _result(
     task: Task, records: Sequence[Record], settings: Settings, *, limit: int | None, seed: int
 ) -> dict[str, Any]:
-    result = {**task.summarise(records, settings), "settings": dict(settings), "table": task.table}
+    result = {
+        **task.summarise(records, settings),
+        "settings": dict(settings),
+        "table": PAPER_TABLES.get(task.name, ""),
+    }
     if limit is not None:
         result["settings"] |= {"limit": limit, "seed": seed}
     cut = sum(record.cut_tokens > 0 for record in records)

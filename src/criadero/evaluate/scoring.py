@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from criadero.errors import DataError, NumericsError
-from criadero.evaluate.prefixes import Group, Ids, Unit, plan, rows, trie_of
+from criadero.evaluate.prefixes import Group, Ids, Unit, plan, rows, shared_lengths, trie_of
 from criadero.model.transformer import Transformer
 
 _LOGITS_AT_ONCE = 1 << 25  # 128 MiB of float32
@@ -92,12 +92,11 @@ class Scorer:
             self._check(request)
         inputs = [(*r.context_ids, *r.continuation_ids)[:-1] for r in requests]
         order = sorted(range(len(requests)), key=inputs.__getitem__)
-        job = _Job([requests[i] for i in order], [inputs[i] for i in order])
+        ordered = [inputs[i] for i in order]
+        job = _Job([requests[i] for i in order], ordered, shared_lengths(ordered))
         self.counts.asked += sum(map(len, inputs))
         keepable = [len(request.context_ids) - 1 for request in job.requests]
-        group = (
-            plan(job.inputs, keepable, **self._sizes, least_head=self._least_head) if requests else Group()
-        )
+        group = plan(job.inputs, job.shared, keepable=keepable, **self._sizes, least_head=self._least_head)
         for place, score in self._run_group(job, group, _Kept()):
             yield order[place], score
 
@@ -154,10 +153,11 @@ class Scorer:
 
 @dataclass(frozen=True)
 class _Job:
-    """The requests in the order of their inputs."""
+    """The requests in the order of their inputs, and what each shares with the one before it."""
 
     requests: list[ScoreRequest]
     inputs: list[Ids]
+    shared: NDArray[np.int64]
 
 
 class _Kept:
@@ -216,8 +216,8 @@ class _Packed:
         for number, row in enumerate(batch):
             at = 0
             for unit in row:
-                sequences = job.inputs[unit.first : unit.last]
-                trie = trie_of(sequences, start=start, size=unit.tokens)
+                part = slice(unit.first, unit.last)
+                trie = trie_of(job.inputs[part], job.shared[part], start=start, size=unit.tokens)
                 end = at + unit.tokens
                 tokens_BT[number, at:end] = trie.tokens_S
                 positions_BT[number, at:end] = trie.positions_S

@@ -129,7 +129,6 @@ class Task:
 
     Attributes:
         name: in results.
-        table: of the paper, empty for what it does not report.
         benchmark: the file that holds its items.
         questions: from all items of that file and the settings.
         defaults: the settings it has, with the paper's reading of each.
@@ -137,7 +136,6 @@ class Task:
     """
 
     name: str
-    table: str
     benchmark: str
     questions: Callable[[Sequence[PublishedItem], Settings], list[Question]]
     defaults: Settings

@@ -123,14 +123,9 @@ def run_source(
     settings = settings or EngineConfig()
     segments = cut(source, recipe)
     files.require_writable_folder(out)
-    lock = RunLock(out)
-    lock.acquire()
-    try:
-        with closing(Journal(out)) as journal:
-            schedule = Schedule(source, executor, journal, settings, progress, stop)
-            return _SourceRun(source, segments, out, schedule).run()
-    finally:
-        lock.release()
+    with RunLock(out), closing(Journal(out)) as journal:
+        schedule = Schedule(source, executor, journal, settings, progress, stop)
+        return _SourceRun(source, segments, out, schedule).run()
 
 
 class _SourceRun:

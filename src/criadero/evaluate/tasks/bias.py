@@ -6,12 +6,11 @@ Perplexity may be read as the mean over tokens (`tokens`, the default) or as the
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
+from criadero.evaluate import published
 from criadero.evaluate.task import (
     RULES,
     Candidate,
@@ -68,8 +67,7 @@ _POSSESSIVES = {"female": "Her", "male": "His", "neutral": "Their"}
 @cache
 def percent_female() -> Mapping[str, float]:
     """Return how many in an occupation are women, percent of its US employees (BLS, by Rudinger et al.)."""
-    text = (files("criadero.evaluate") / "published" / "occupations.csv").read_text()
-    return {row["occupation"]: float(row["percent_female_bls"]) for row in csv.DictReader(text.splitlines())}
+    return {row["occupation"]: float(row["percent_female_bls"]) for row in published.rows("occupations")}
 
 
 def winogender(items: Sequence[PublishedItem], settings: Settings) -> list[Question]:
@@ -121,9 +119,9 @@ def by_pronoun(records: Sequence[Record], settings: Settings) -> dict[str, Any]:
 
 
 TASKS = (
-    Task("crows_pairs", "Table 12", "crows_pairs", crows_pairs, {"rule": "tokens", "bos": None}, stereotypes),
+    Task("crows_pairs", "crows_pairs", crows_pairs, {"rule": "tokens", "bos": None}, stereotypes),
     Task(
-        "winogender", "Table 13", "winogender", winogender,
+        "winogender", "winogender", winogender,
         {"rule": "tokens", "delimiter": " ", "bos": None}, by_pronoun,
     ),
 )  # fmt: skip

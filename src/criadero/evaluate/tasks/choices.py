@@ -90,13 +90,13 @@ _BY_CHARACTERS = {"rule": "characters", "delimiter": " ", "bos": None}
 _BY_ANSWER = {"rule": "answer", "answer_context": "Answer:", "delimiter": " ", "bos": None}
 
 TASKS = (
-    Task("boolq", "Table 3", "boolq", asking(boolq), _BY_ANSWER),
-    Task("piqa", "Table 3", "piqa", asking(piqa), _BY_CHARACTERS),
-    Task("siqa", "Table 3", "siqa", asking(siqa), _BY_CHARACTERS),
-    Task("hellaswag", "Table 3", "hellaswag", asking(hellaswag), _BY_CHARACTERS),
-    Task("winogrande", "Table 3", "winogrande", winogrande, {**_BY_CHARACTERS, "rule": "none"}),
-    Task("arc_easy", "Table 3", "arc_easy", asking(arc), _BY_CHARACTERS),
-    Task("arc_challenge", "Table 3", "arc_challenge", asking(arc), _BY_CHARACTERS),
-    Task("openbookqa", "Table 3", "openbookqa", asking(openbookqa), _BY_ANSWER),
-    Task("truthfulqa", "Table 14", "truthfulqa_mc1", asking(truthfulqa), {**_BY_CHARACTERS, "rule": "none"}),
+    Task("boolq", "boolq", asking(boolq), _BY_ANSWER),
+    Task("piqa", "piqa", asking(piqa), _BY_CHARACTERS),
+    Task("siqa", "siqa", asking(siqa), _BY_CHARACTERS),
+    Task("hellaswag", "hellaswag", asking(hellaswag), _BY_CHARACTERS),
+    Task("winogrande", "winogrande", winogrande, {**_BY_CHARACTERS, "rule": "none"}),
+    Task("arc_easy", "arc_easy", asking(arc), _BY_CHARACTERS),
+    Task("arc_challenge", "arc_challenge", asking(arc), _BY_CHARACTERS),
+    Task("openbookqa", "openbookqa", asking(openbookqa), _BY_ANSWER),
+    Task("truthfulqa", "truthfulqa_mc1", asking(truthfulqa), {**_BY_CHARACTERS, "rule": "none"}),
 )

@@ -6,15 +6,14 @@ categories follow from the published subjects.
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
 from criadero.errors import DataError
+from criadero.evaluate import published
 from criadero.evaluate.task import (
     Candidate,
     PublishedItem,
@@ -43,8 +42,7 @@ class Subject:
 @cache
 def subjects() -> Mapping[str, Subject]:
     """Return the subjects by name (LLaMA Table 16; categories as the benchmark's authors sort them)."""
-    text = (files("criadero.evaluate") / "published" / "mmlu_subjects.csv").read_text()
-    return {row["subject"]: _subject(row) for row in csv.DictReader(text.splitlines())}
+    return {row["subject"]: _subject(row) for row in published.rows("mmlu_subjects")}
 
 
 def _subject(row: Mapping[str, str]) -> Subject:
@@ -114,6 +112,6 @@ def averages(of_subjects: Mapping[str, float], counts: Mapping[str, int]) -> dic
 
 
 TASK = Task(
-    "mmlu", "Table 9", "mmlu", questions,
+    "mmlu", "mmlu", questions,
     {"rule": "none", "shots": 5, "header": "hendrycks", "delimiter": " ", "bos": None}, by_category,
 )  # fmt: skip

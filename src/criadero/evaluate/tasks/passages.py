@@ -38,7 +38,7 @@ def last_words(records: Sequence[Record], _settings: Settings) -> dict[str, Any]
 _RACE = {"rule": "answer", "answer_context": "A:", "delimiter": " ", "bos": None}
 
 TASKS = (
-    Task("race_middle", "Table 6", "race_middle", asking(race), _RACE),
-    Task("race_high", "Table 6", "race_high", asking(race), _RACE),
-    Task("lambada", "", "lambada", lambada, {"delimiter": " ", "bos": None}, last_words),
+    Task("race_middle", "race_middle", asking(race), _RACE),
+    Task("race_high", "race_high", asking(race), _RACE),
+    Task("lambada", "lambada", lambada, {"delimiter": " ", "bos": None}, last_words),
 )
